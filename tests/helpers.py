@@ -1,0 +1,64 @@
+"""What tests of the command line share."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+DATASET = "Dataset900_Phantoms"
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+
+@dataclass
+class Umamba:
+    """Runs `umamba …` and other programs as a user would."""
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: object, **variables: str) -> Answer:
+        return self.run(sys.executable, "-m", "umamba_seg.cli.main", *arguments, **variables)
+
+    def run(self, *command: object, **variables: str) -> Answer:
+        process = self.start(*command, **variables)
+        out, err = process.communicate(timeout=900)
+        return Answer(process.returncode, out, err)
+
+    def start(self, *command: object, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(word) for word in command],
+            cwd=self.folder,
+            env={**os.environ, "COLUMNS": "160", **self.variables, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def plan_phantoms(self, network: str, configuration: str, patch: str, name: str, *more: object) -> Answer:
+        sizes = ("--patch", patch, "--batch", 2, "--plans-name", name)
+        # planning sets torch's threads to the number of loaders, which must not be 0 there
+        return self("plan", 900, "--network", network, "-c", configuration, *sizes, "-j", 1, *more)
+
+
+def mends(answer: Answer, *, code: int) -> str:
+    """The error text of an answer that failed as it should: the right code, a way to mend, no traceback."""
+    assert answer.code == code, answer.err + answer.out
+    assert "Traceback" not in answer.err
+    assert "mend:" in answer.err
+    return answer.err
