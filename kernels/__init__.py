@@ -1,0 +1,7 @@
+"""Selective scans: pure functions of tensors, registered with torch, run by the best backend at hand."""
+
+from umamba_seg.kernels.dispatch import Choice, info, use, why_not
+from umamba_seg.kernels.scan import selective_scan, selective_scan_fn
+
+# `umamba_seg.kernels.torch` is a subpackage: the name torch is not free in this file.
+__all__ = ["Choice", "info", "selective_scan", "selective_scan_fn", "use", "why_not"]

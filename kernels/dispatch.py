@@ -1,0 +1,130 @@
+"""Which backend runs a scan. A backend asked for by name runs or raises; nothing is replaced in silence."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from umamba_seg.errors import BackendUnavailableError, UsageError
+from umamba_seg.kernels.problem import Scan
+
+
+class ScanBackend(Protocol):
+    """What every `umamba_seg.kernels.<backend>.scan` offers: the same functions, and no options of its own."""
+
+    def checkpoint_size(self, scan: Scan) -> int:
+        """How many elements `forward` keeps for `backward`; from shapes alone, which may be symbols."""
+
+    def forward(self, scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
+        """y in `scan.y_dtype`, the last state (q, d, n) and the checkpoints, 1-D, all contiguous."""
+
+    def backward(
+        self, scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The gradients of `scan.differentiable()` by name, each contiguous, in the shape and dtype of its tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to run a scan; its module is imported when it first runs."""
+
+    name: str
+    why_not: Callable[[Tensor], str | None]  # None when it can run u, else the reason it cannot
+    is_twice_differentiable: bool = False
+
+    def load(self) -> ScanBackend:
+        """Import the module that does the work."""
+        return cast(ScanBackend, import_module(f"umamba_seg.kernels.{self.name}.scan"))
+
+
+BACKENDS = (Backend("torch", lambda u: None, is_twice_differentiable=True),)  # in order of preference
+
+# A plain global, since torch.compile guards on it: a ContextVar it cannot trace, a changed environment it does not see.
+_preferred = os.environ.get("UMAMBA_BACKEND") or "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a scan of one device's tensors would be run by.
+
+    Args:
+        backend: The name; None if the scan would raise.
+        why_not: The backends that cannot run it, by name, and why.
+    """
+
+    backend: str | None
+    why_not: dict[str, str]
+
+
+def why_not(u: Tensor) -> dict[str, str | None]:
+    """For each backend by name: None if it can run a scan of `u`, else the reason it cannot."""
+    return {backend.name: backend.why_not(u) for backend in BACKENDS}
+
+
+def choose(name: str, u: Tensor) -> Backend:
+    """The backend to run `u` with. A backend asked for by name is never replaced by another."""
+    _check_name(name)
+    if name == "auto":
+        return next(backend for backend in BACKENDS if backend.why_not(u) is None)
+    backend = next(backend for backend in BACKENDS if backend.name == name)
+    if reason := backend.why_not(u):
+        raise BackendUnavailableError(
+            f"backend {name!r} cannot run this scan: {reason}",
+            how=['backend="auto" takes the first that can'],
+            code="backend-unavailable",
+        )
+    return backend
+
+
+def requested(backend: str) -> str:
+    """The name that stands for the argument `backend` of a call: itself, or for "auto" the one `use` has set."""
+    return _preferred if backend == "auto" else backend
+
+
+@contextmanager
+def use(backend: str) -> Iterator[None]:
+    """Run the scans of this process that leave the choice open with one backend; for tests and comparisons.
+
+    The environment variable UMAMBA_BACKEND, read when this package is imported, does the same for a whole process.
+    A call that names its backend keeps it.
+    """
+    global _preferred
+    _check_name(backend)
+    before, _preferred = _preferred, backend
+    try:
+        yield
+    finally:
+        _preferred = before
+
+
+def info() -> dict[str, Choice]:
+    """What would run a scan of "cpu" and of "cuda" tensors in this process, and why not something else."""
+    return {"cpu": _choice("cpu"), "cuda": _choice("cuda")}
+
+
+def _choice(device: str) -> Choice:
+    if device == "cuda" and not torch.cuda.is_available():
+        return Choice(None, {backend.name: "torch sees no cuda device" for backend in BACKENDS})
+    u = torch.empty(1, 1, 1, device=device)
+    reasons = {name: reason for name, reason in why_not(u).items() if reason}
+    try:
+        return Choice(choose(_preferred, u).name, reasons)
+    except BackendUnavailableError:
+        return Choice(None, reasons)
+
+
+def _check_name(name: str) -> None:
+    known = ["auto", *(backend.name for backend in BACKENDS)]
+    if name not in known:
+        is_from_environment = name == os.environ.get("UMAMBA_BACKEND")
+        raise UsageError(
+            f"backend must be one of {', '.join(map(repr, known))}; got {name!r}",
+            where="UMAMBA_BACKEND" if is_from_environment else "",
+            how=["unset UMAMBA_BACKEND"] if is_from_environment else (),
+            code="unknown-backend",
+        )
