@@ -1,0 +1,15 @@
+"""U-Mamba (generation 2) under nnU-Net's own recipe."""
+
+from umamba_seg.trainers.portable import PortableTrainer
+
+
+class nnUNetTrainerUMambaBot(PortableTrainer):
+    """U-Mamba with one Mamba layer at the bottleneck."""
+
+    network_name = "umamba_bot"
+
+
+class nnUNetTrainerUMambaEnc(PortableTrainer):
+    """U-Mamba with Mamba layers along the encoder."""
+
+    network_name = "umamba_enc"

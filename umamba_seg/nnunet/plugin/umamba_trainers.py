@@ -1,0 +1,5 @@
+# The one file nnU-Net finds through nnUNet_extTrainer. It is imported at every lookup of any external trainer, also
+# other people's, so it may need nothing but torch and nnunetv2. The classes live in the installed package: nnU-Net
+# drops modules of this folder after the search, and a class whose module is gone cannot be pickled for spawned workers.
+from umamba_seg.trainers.demo import nnUNetTrainerDemo
+from umamba_seg.trainers.umamba import nnUNetTrainerUMambaBot, nnUNetTrainerUMambaEnc
