@@ -1,0 +1,62 @@
+"""Options and values that several commands share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from umamba_seg.cli.output import Output
+from umamba_seg.errors import UsageError
+from umamba_seg.workspace import Workspace, export_lines, locate
+
+DatasetArgument = Annotated[str, typer.Argument(help="Id, name or folder of the data set.", metavar="DATASET")]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where data and results are when nnU-Net's three variables are not set.", rich_help_panel="Machine"
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda or mps; by default the best there is.", rich_help_panel="Machine")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel="Output")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel="Output")]
+
+
+def numbers(text: str | None, option: str) -> list[int] | None:
+    """`96,160,160` as numbers."""
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.replace("x", ",").split(",")]
+    except ValueError:
+        what = f"expected whole numbers with commas between, such as 96,160,160; got {text!r}"
+        raise UsageError(what, where=option, code="bad-number") from None
+
+
+def introduce_workspace(out: Output, option: Path | None) -> Workspace:
+    """Say where the folders are: in full, with the lines stock commands need, as long as they are not made yet."""
+    place = locate(option)
+    if place.is_set_by_variables():
+        if option is not None:
+            out.warn("--workspace is not used: nnUNet_raw, nnUNet_preprocessed and nnUNet_results are set")
+        return place
+    if all(folder.is_dir() for folder in place.folders().values()):
+        return place
+    out.remark(f"data and results go to {place.results.parent}; so that stock nnU-Net commands see them too:")
+    for line in export_lines(place, "bash"):
+        out.remark(f"  {line}")
+    return place
+
+
+@contextmanager
+def nnunet_at_work(out: Output) -> Iterator[None]:
+    """Run nnU-Net's code without its chatter, after a word on a version that nobody has tried."""
+    from umamba_seg.doctor import untried_host
+
+    if remark := untried_host():
+        out.warn(remark)
+    with out.chatter():
+        yield

@@ -1,0 +1,113 @@
+"""`umamba train`."""
+
+from typing import Annotated
+
+import typer
+
+from umamba_seg.cli.command import Payload, command
+from umamba_seg.cli.options import (
+    DatasetArgument,
+    DeviceOption,
+    DryRunOption,
+    WorkspaceOption,
+    introduce_workspace,
+    nnunet_at_work,
+)
+from umamba_seg.cli.output import Output
+
+_METHOD = "Method"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    examples = (
+        "umamba train 4 3d_fullres 0 -p umambaBot8GPlans",
+        "umamba train 4 3d_fullres all -p umambaBot8GPlans --epochs 50 --iterations 100",
+    )
+    command(app, "train", examples=examples)(train)
+
+
+def train(
+    out: Output,
+    dataset: DatasetArgument,
+    configuration: Annotated[str, typer.Argument(help="2d, 3d_fullres …, as planned.", metavar="CONFIG")],
+    fold: Annotated[list[str], typer.Argument(help="0 to 4, several of them, or all.", metavar="FOLD…")],
+    plans: Annotated[str, typer.Option("-p", help="Name of the plans.", rich_help_panel=_METHOD)] = "umambaBot8GPlans",
+    trainer: Annotated[str, typer.Option("-tr", help="nnU-Net trainer.", rich_help_panel=_METHOD)] = "nnUNetTrainer",
+    epochs: Annotated[
+        int | None, typer.Option(help="Default: the trainer's own, 1000 as a rule.", rich_help_panel=_METHOD)
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Per epoch. Default: 250.", rich_help_panel=_METHOD)] = None,
+    validation: Annotated[
+        bool,
+        typer.Option(
+            "--validation/--no-validation",
+            help="Predict the fold's validation cases at the end.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = True,
+    checkpoint_every: Annotated[int, typer.Option(help="Epochs between checkpoints.", rich_help_panel="Output")] = 10,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew although checkpoints exist.", rich_help_panel="Output")
+    ] = False,
+    npz: Annotated[
+        bool,
+        typer.Option("--npz", help="Keep the validation's probabilities, for ensembling.", rich_help_panel="Output"),
+    ] = False,
+    device: DeviceOption = None,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+) -> Payload:
+    """Train a fold, or go on where the same command stopped. Ctrl-C saves and stops; a second one stops at once."""
+    introduce_workspace(out, workspace)
+    with nnunet_at_work(out):
+        from umamba_seg.nnunet.train import train as run
+
+        results = [
+            run(
+                dataset,
+                configuration,
+                one,
+                plans=plans,
+                trainer=trainer,
+                epochs=epochs,
+                iterations=iterations,
+                device=device,
+                checkpoint_every=checkpoint_every,
+                restart=restart,
+                validate=validation,
+                save_probabilities=npz,
+                dry_run=dry_run,
+                workspace=workspace,
+                report=out.progress,
+            )
+            for one in fold
+        ]
+    for result in results:
+        if result.is_dry_run:
+            start = f"goes on from {result.resumed_from.name}" if result.resumed_from else "begins anew"
+            out.line(f"would train on {result.device} into {result.folder}; {start}")
+            continue
+        begun = (
+            "was trained before" if result.was_complete else f"trained {result.epochs} epochs in {result.seconds:.0f} s"
+        )
+        dice = "" if result.validation_dice is None else f", validation Dice {result.validation_dice:.3f}"
+        out.line(f"{result.folder}: {begun}{dice}")
+        out.remark(f"next:  umamba predict {result.folder.parent} -i IMAGES -o OUT")
+    return {
+        "dataset": results[0].dataset,
+        "runs": [
+            {
+                "folder": str(result.folder),
+                "device": result.device,
+                "resumed_from": result.resumed_from and str(result.resumed_from),
+                "was_complete": result.was_complete,
+                "epochs": result.epochs,
+                "seconds": round(result.seconds, 1),
+                "pseudo_dice": list(result.pseudo_dice),
+                "validation_dice": result.validation_dice,
+                "dry_run": result.is_dry_run,
+            }
+            for result in results
+        ],
+    }
