@@ -210,6 +210,12 @@ def find_dataset(text: str, workspace: Workspace) -> Dataset:
     raise unknown("data set", text, known, how=how)
 
 
+def channel_names(dataset_json: Mapping[str, object]) -> list[str]:
+    """Names of the image channels in their order; old files call them modalities."""
+    names = dataset_json.get("channel_names", dataset_json.get("modality"))
+    return list(names.values()) if isinstance(names, dict) else []
+
+
 def dataset_names(workspace: Workspace) -> list[str]:
     """Names of all data sets that are there in raw, preprocessed or trained form."""
     found = {path.name for folder in workspace.folders().values() for path in folder.glob("Dataset[0-9][0-9][0-9]_*")}

@@ -13,7 +13,7 @@ from umamba_seg.files import told_when_full
 from umamba_seg.nnunet import activate
 from umamba_seg.progress import OnProgress, Progress, ignore
 from umamba_seg.run_record import RunRecord
-from umamba_seg.workspace import read_json
+from umamba_seg.workspace import channel_names, read_json
 
 FINAL = "checkpoint_final.pth"
 
@@ -68,7 +68,7 @@ def predict(
     if not 0 < step <= 1:
         raise UsageError(f"the step must be above 0 and at most 1, got {step:g}", where="--step", code="bad-number")
     ending = str(dataset_json["file_ending"])
-    cases = _cases(Path(inputs), ending, _channel_names(dataset_json))
+    cases = _cases(Path(inputs), ending, channel_names(dataset_json))
     targets = _targets(cases, Path(output), ending, is_single=Path(inputs).is_file())
     _check_targets(targets, overwrite)
     chosen_device = choose_device(device)
@@ -114,11 +114,6 @@ def _check_folds(folder: Path, wanted: Sequence[int | str]) -> tuple[int | str, 
             raise ModelError(what, where=str(folder), how=["leave -f out to use all"], code="missing-fold")
     names = [str(fold) for fold in wanted] or numbered or trained
     return tuple(int(name) if name.isdecimal() else name for name in names)
-
-
-def _channel_names(dataset_json: dict[str, Any]) -> list[str]:
-    names = dataset_json.get("channel_names", dataset_json.get("modality", {}))
-    return list(names.values())
 
 
 def _cases(inputs: Path, ending: str, channels: list[str]) -> dict[str, list[Path]]:

@@ -1,7 +1,6 @@
 """`umamba plan`: fingerprint, plans of a network and of its twin, preprocessed data; each only where missing."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,13 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from umamba_seg.device import cores
 from umamba_seg.errors import DataError, UsageError, unknown
 from umamba_seg.files import write_text
 from umamba_seg.networks import registry
 from umamba_seg.networks.architecture import with_mixer
 from umamba_seg.networks.registry import NetworkRecord
 from umamba_seg.progress import OnProgress, Progress, ignore
-from umamba_seg.workspace import Dataset, find_dataset, locate, read_json
+from umamba_seg.workspace import Dataset, channel_names, find_dataset, locate, read_json
 
 FINGERPRINT = "dataset_fingerprint.json"
 TWIN_MIXER = "none"
@@ -98,7 +98,7 @@ def plan(
     _check_numbers(vram_gb, patch, batch)
     place = locate(workspace)
     found = find_dataset(dataset, place)
-    processes = processes or min(8, os.cpu_count() or 1)
+    processes = processes or min(8, cores())
     wanted_name = plans_name or default_plans_name(info, mixer, vram_gb)
     steps: dict[str, str] = {}
     with _folders(found, dry_run) as data:
@@ -306,7 +306,7 @@ def _describe(
 
     entry = plans["configurations"][configuration]
     heads = PlansManager(plans).get_label_manager(dataset_json).num_segmentation_heads
-    network = build_without_memory(entry["architecture"], _channels(dataset_json), heads)
+    network = build_without_memory(entry["architecture"], len(channel_names(dataset_json)) or 1, heads)
     count: int = network.compute_conv_feature_map_size(entry["patch_size"])
     dims = len(entry["patch_size"])
     return PlannedConfiguration(
@@ -319,11 +319,6 @@ def _describe(
         estimated_gb(count, entry["batch_size"], dims),
         _why(entry, vram_gb, patch is not None and len(patch) == dims, batch is not None),
     )
-
-
-def _channels(dataset_json: dict[str, object]) -> int:
-    names = dataset_json.get("channel_names", dataset_json.get("modality"))
-    return len(names) if isinstance(names, dict) else 1
 
 
 def _why(entry: dict[str, Any], vram_gb: float, patch_was_given: bool, batch_was_given: bool) -> str:

@@ -7,6 +7,7 @@ stock `nnUNetTrainer` builds it as well; so we store that name and keep the trut
 
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,10 +55,6 @@ class PortableCheckpoints(nnUNetTrainer):
 
     def provenance(self) -> dict[str, Any]:
         """Who made this: trainer, versions, network and a hash of the plans; plain values only."""
-        from importlib.metadata import version
-
-        import nnunetv2  # noqa: F401  (its version comes from the installed metadata)
-
         return {
             "trainer": type(self).__name__,
             "version": __version__,
