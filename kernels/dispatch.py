@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Protocol, cast
 
 import torch
@@ -17,16 +18,13 @@ from umamba_seg.kernels.problem import Scan
 class ScanBackend(Protocol):
     """What every `umamba_seg.kernels.<backend>.scan` offers: the same functions, and no options of its own."""
 
-    def checkpoint_size(self, scan: Scan) -> int:
-        """How many elements `forward` keeps for `backward`; from shapes alone, which may be symbols."""
-
     def forward(self, scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
-        """y in `scan.y_dtype`, the last state (q, d, n) and the checkpoints, 1-D, all contiguous."""
+        """y, the last states and the checkpoints, in memory from `scan.new_y` and its like."""
 
     def backward(
         self, scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
     ) -> dict[str, Tensor]:
-        """The gradients of `scan.differentiable()` by name, each contiguous, in the shape and dtype of its tensor."""
+        """The gradients of `scan.differentiable()` by name, in memory from `torch.empty_like`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Backend:
     """One way to run a scan; its module is imported when it first runs."""
 
     name: str
-    why_not: Callable[[Tensor], str | None]  # None when it can run u, else the reason it cannot
+    why_not: Callable[[torch.device, torch.dtype], str | None]  # None where it can run, else the reason it cannot
     is_twice_differentiable: bool = False
 
     def load(self) -> ScanBackend:
@@ -42,7 +40,32 @@ class Backend:
         return cast(ScanBackend, import_module(f"umamba_seg.kernels.{self.name}.scan"))
 
 
-BACKENDS = (Backend("torch", lambda u: None, is_twice_differentiable=True),)  # in order of preference
+def _needs_numba(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"it runs on cpu tensors, got {device}"
+    if dtype != torch.float32:
+        return f"it computes in float32, and one tensor is {dtype}"
+    if find_spec("numba") is None:
+        return "numba is not installed (pip install numba)"
+    return None
+
+
+def _needs_triton(device: torch.device, dtype: torch.dtype) -> str | None:
+    is_interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not is_interpreted:
+        return f"it runs on cuda tensors, got {device}"
+    if dtype != torch.float32:
+        return f"it computes in float32, and one tensor is {dtype}"
+    if find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    return None
+
+
+BACKENDS = (  # in order of preference
+    Backend("numba", _needs_numba),
+    Backend("triton", _needs_triton),
+    Backend("torch", lambda device, dtype: None, is_twice_differentiable=True),
+)
 
 # A plain global, since torch.compile guards on it: a ContextVar it cannot trace, a changed environment it does not see.
 _preferred = os.environ.get("UMAMBA_BACKEND") or "auto"
@@ -62,17 +85,18 @@ class Choice:
 
 
 def why_not(u: Tensor) -> dict[str, str | None]:
-    """For each backend by name: None if it can run a scan of `u`, else the reason it cannot."""
-    return {backend.name: backend.why_not(u) for backend in BACKENDS}
+    """For each backend by name: None if it can run a scan of tensors like `u`, else the reason it cannot."""
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    return {backend.name: backend.why_not(u.device, dtype) for backend in BACKENDS}
 
 
-def choose(name: str, u: Tensor) -> Backend:
-    """The backend to run `u` with. A backend asked for by name is never replaced by another."""
+def choose(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Backend:
+    """The backend to run tensors on `device` with, in arithmetic of `dtype`. A name is never replaced by another."""
     _check_name(name)
     if name == "auto":
-        return next(backend for backend in BACKENDS if backend.why_not(u) is None)
+        return next(backend for backend in BACKENDS if backend.why_not(device, dtype) is None)
     backend = next(backend for backend in BACKENDS if backend.name == name)
-    if reason := backend.why_not(u):
+    if reason := backend.why_not(device, dtype):
         raise BackendUnavailableError(
             f"backend {name!r} cannot run this scan: {reason}",
             how=['backend="auto" takes the first that can'],
@@ -113,7 +137,7 @@ def _choice(device: str) -> Choice:
     u = torch.empty(1, 1, 1, device=device)
     reasons = {name: reason for name, reason in why_not(u).items() if reason}
     try:
-        return Choice(choose(_preferred, u).name, reasons)
+        return Choice(choose(_preferred, u.device).name, reasons)
     except BackendUnavailableError:
         return Choice(None, reasons)
 

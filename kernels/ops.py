@@ -14,54 +14,54 @@ from umamba_seg.kernels.problem import DIFFERENTIABLE, Scan
 from umamba_seg.kernels.torch import plain
 
 _SCAN = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "Tensor? initial_state, Tensor? cu_seqlens, bool delta_softplus, bool reverse, str layout, ScalarType? out_dtype, "
-    "bool? deterministic"
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, Tensor? weights, "
+    "Tensor? initial_state, Tensor? table, Tensor? offsets, str routes, float[] decay_scale, float y_scale, "
+    "bool delta_softplus, bool exact_gain, str exclusive, bool is_stacked, bool keeps_last, bool is_differentiated, "
+    "ScalarType? out_dtype, bool? deterministic"
 )
-_TENSORS = 10  # the fields of Scan that are tensors come first
+_TENSORS = 12  # the fields of Scan that are tensors come first
 
 
 @torch.library.custom_op(
-    "umamba_seg::selective_scan",
+    "umamba_seg::scan",
     mutates_args=(),
     schema=f"({_SCAN}, str backend) -> (Tensor y, Tensor last_state, Tensor checkpoints)",
 )
-def selective_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the last state, and what a backward pass needs."""
+def scan_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the last states, and what a backward pass needs."""
     *fields, backend = arguments
     scan = Scan(*fields)
+    scan.check_values()
     with torch.autocast(scan.u.device.type, enabled=False):  # a custom op runs with the caller's autocast on
-        return choose(backend, scan.u).load().forward(scan)
+        return choose(backend, scan.u.device, scan.state_dtype).load().forward(scan)
 
 
 @torch.library.custom_op(
-    "umamba_seg::selective_scan_backward",
+    "umamba_seg::scan_backward",
     mutates_args=(),
     schema=f"(Tensor? grad_y, Tensor? grad_last, Tensor checkpoints, {_SCAN}, str backend) -> Tensor[]",
 )
-def selective_scan_backward(*arguments: Any) -> list[Tensor]:
+def scan_backward(*arguments: Any) -> list[Tensor]:
     """The gradients of `Scan.differentiable()`, in its order."""
     grad_y, grad_last, checkpoints, *fields, backend = arguments
     scan = Scan(*fields)
     with torch.autocast(scan.u.device.type, enabled=False):
-        gradients = choose(backend, scan.u).load().backward(scan, checkpoints, grad_y, grad_last)
+        run = choose(backend, scan.u.device, scan.state_dtype).load()
+        gradients = run.backward(scan, checkpoints, grad_y, grad_last)
     return [gradients[name] for name in scan.differentiable()]
 
 
-@selective_scan.register_fake
+@scan_forward.register_fake
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *fields, backend = arguments
+    *fields, _backend = arguments
     scan = Scan(*fields)
-    states = scan.u.new_empty((scan.sequences, scan.channels, scan.states), dtype=scan.state_dtype)
-    kept = choose(backend, scan.u).load().checkpoint_size(scan)
-    return scan.u.new_empty(scan.u.shape, dtype=scan.y_dtype), states, states.new_empty(kept)
+    return scan.new_y(), scan.new_last_state(), scan.new_checkpoints()
 
 
-@selective_scan_backward.register_fake
+@scan_backward.register_fake
 def _fake_backward(*arguments: Any) -> list[Tensor]:
     _grad_y, _grad_last, _checkpoints, *fields, _backend = arguments
-    scan = Scan(*fields)
-    return [value.new_empty(value.shape) for value in scan.differentiable().values()]
+    return [torch.empty_like(value) for value in Scan(*fields).differentiable().values()]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -74,9 +74,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 def _differentiate(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     *tensors, checkpoints = ctx.saved_tensors
     *options, backend = ctx.options
-    gradients = selective_scan_backward(grad_y, grad_last, checkpoints, *tensors, *options, backend)
+    gradients = scan_backward(grad_y, grad_last, checkpoints, *tensors, *options, backend)
     by_name = dict(zip(Scan(*tensors, *options).differentiable(), gradients, strict=True))
-    return *(by_name.get(name) for name in DIFFERENTIABLE), None, *(None for _ in options), None
+    return *(by_name.get(name) for name in DIFFERENTIABLE), None, None, *(None for _ in options), None
 
 
 def _keep_twice(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -86,23 +86,23 @@ def _keep_twice(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None
     ctx.set_materialize_grads(False)
 
 
-def _differentiate_twice(ctx: Any, directions: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _differentiate_twice(ctx: Any, directions: list[Tensor | None]) -> tuple[Any, ...]:
     grad_y, grad_last, *tensors = ctx.saved_tensors
     scan = Scan(*tensors, *ctx.options)
-    backend = choose(ctx.backend, scan.u)
+    backend = choose(ctx.backend, scan.u.device, scan.state_dtype)
     if not backend.is_twice_differentiable:
         raise BackendUnavailableError(
             f"backend {backend.name!r} has no second derivatives",
-            how=['call selective_scan(..., backend="torch")'],
+            how=['call the scan with backend="torch"'],
             code="no-second-derivative",
         )
     by_name = plain.second_derivatives(scan, grad_y, grad_last, directions)
     return (
         by_name.get("grad_y"), by_name.get("grad_last"), None,
-        *(by_name.get(name) for name in DIFFERENTIABLE), None,
-        *(None for _ in ctx.options), None,
+        *(by_name.get(name) for name in DIFFERENTIABLE), None, None,
+        *([] if x == [] else None for x in ctx.options), None,  # torch takes an empty list for one of tensors
     )  # fmt: skip
 
 
-selective_scan.register_autograd(_differentiate, setup_context=_keep)
-selective_scan_backward.register_autograd(_differentiate_twice, setup_context=_keep_twice)
+scan_forward.register_autograd(_differentiate, setup_context=_keep)
+scan_backward.register_autograd(_differentiate_twice, setup_context=_keep_twice)

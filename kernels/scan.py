@@ -1,13 +1,14 @@
-"""The front door of the selective scan: checks its arguments once and calls the torch operator."""
+"""The selective scan of tokens in a row: a volume with one axis and one route."""
 
+from dataclasses import dataclass
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from umamba_seg.kernels import ops
+from umamba_seg.kernels.checks import check_axes, check_shape, check_types, is_differentiated
 from umamba_seg.kernels.dispatch import requested
-from umamba_seg.kernels.problem import Scan
 
 COEFFICIENT_AXES = {  # of B and C, by layout and number of axes
     "bdl": {2: "dn", 3: "bnl", 4: "bgnl"},
@@ -112,17 +113,19 @@ def selective_scan(
         ValueError: Shapes, types, devices or options that do not fit.
         BackendUnavailableError: The backend asked for cannot run here.
     """
-    scan = Scan(
-        u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens,
-        delta_softplus, reverse, layout, out_dtype, deterministic,
-    )  # fmt: skip
+    given = _Given(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens, layout, reverse)
     if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # there, sizes are no numbers
-        _check(scan)
-    y, last_state, _ = ops.selective_scan(
-        u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens,
-        delta_softplus, reverse, layout, out_dtype, deterministic, requested(backend),
+        check_types(given.tensors(), out_dtype)
+        given.check()
+    y, last_state, _ = ops.scan_forward(
+        *given.as_volume(), ("-x" if reverse else "+x") + ("/@" if given.is_packed else ""), [], 1.0,
+        delta_softplus, False, "", False, return_last_state, is_differentiated(given.tensors()),
+        out_dtype, deterministic, requested(backend),
     )  # fmt: skip
-    return (y, last_state) if return_last_state else y
+    y = y[0] if layout == "bld" else y[0].transpose(1, 2)
+    if not return_last_state:
+        return y
+    return y, given.last_state(last_state)
 
 
 def selective_scan_fn(
@@ -144,62 +147,103 @@ def selective_scan_fn(
     return (y, last_state) if return_last_state else y
 
 
-def _check(scan: Scan) -> None:
-    if scan.layout not in COEFFICIENT_AXES:
-        raise ValueError(f"layout must be 'bdl' or 'bld', got {scan.layout!r}")
-    for name, x in scan.differentiable().items():
-        if not x.is_floating_point():
-            raise ValueError(f"{name} must be a real floating-point tensor, got {x.dtype}")
-        if x.device != scan.u.device:
-            raise ValueError(f"{name} must be on the device of u, {scan.u.device}; got {x.device}")
-    if scan.out_dtype is not None and not scan.out_dtype.is_floating_point:
-        raise ValueError(f"out_dtype must be a real floating-point type, got {scan.out_dtype}")
-    _check_axes("u", scan.u, scan.layout)
-    _check_axes("A", scan.A, "dn")
-    if scan.cu_seqlens is not None:
-        _check_packing(scan, scan.cu_seqlens)
-    _check_shapes(scan)
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The tensors of a call; see `selective_scan`."""
 
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+    initial_state: Tensor | None
+    cu_seqlens: Tensor | None
+    layout: str
+    reverse: bool
 
-def _check_axes(name: str, x: Tensor, axes: str) -> None:
-    if x.dim() != len(axes):
-        raise ValueError(f"{name} must have {len(axes)} axes, {', '.join(axes)}; got shape {tuple(x.shape)}")
+    @property
+    def is_packed(self) -> bool:
+        return self.cu_seqlens is not None
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that were given and can have a gradient, by name."""
+        names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+        return {name: x for name in names if (x := getattr(self, name)) is not None}
 
-def _check_packing(scan: Scan, cu_seqlens: Tensor) -> None:
-    _check_axes("cu_seqlens", cu_seqlens, "q")
-    if cu_seqlens.dtype not in (torch.int32, torch.int64) or not len(cu_seqlens):
-        raise ValueError(f"cu_seqlens must be int32 or int64 and begin with 0; got {cu_seqlens}")
-    if cu_seqlens.device != scan.u.device:
-        raise ValueError(f"cu_seqlens must be on the device of u, {scan.u.device}; got {cu_seqlens.device}")
-    if scan.batch != 1:
-        raise ValueError(f"cu_seqlens packs sequences into a batch of one; u has a batch of {scan.batch}")
+    def as_volume(self) -> tuple[Tensor | None, ...]:
+        """The tensors of `Scan`: tokens are the voxels of a volume with one axis, and there is one route."""
+        u, delta, z = (None if x is None else self._tokens_first(x)[None] for x in (self.u, self.delta, self.z))
+        B, C = (self._coefficient(x) for x in (self.B, self.C))
+        D, delta_bias = (None if x is None else x[None] for x in (self.D, self.delta_bias))
+        state, offsets = self.initial_state, self.cu_seqlens
+        if offsets is not None:
+            offsets = (self._mirrored(offsets) if self.reverse else offsets)[None].long()
+        if state is not None:
+            state = self._in_order(state)[None, None] if self.is_packed else state[None, :, None]
+        return u, delta, self.A[None], B, C, D, z, delta_bias, None, state, None, offsets
 
+    def last_state(self, x: Tensor) -> Tensor:
+        """(1, b, s, d, n) -> (b, d, n), or (q, d, n) where sequences are packed."""
+        return self._in_order(x[0, 0]) if self.is_packed else x[0, :, 0]
 
-def _check_shapes(scan: Scan) -> None:
-    sizes = dict(zip(scan.layout, scan.u.shape, strict=True)) | {"n": scan.states, "q": scan.sequences}
-    if not sizes["d"] or not sizes["n"]:
-        raise ValueError(f"there must be channels and states; got u {tuple(scan.u.shape)} and A {tuple(scan.A.shape)}")
-    axes = {"A": "dn", "delta": scan.layout, "z": scan.layout, "D": "d", "delta_bias": "d", "initial_state": "qdn"}
-    for name, x in (("B", scan.B), ("C", scan.C)):
-        choices = COEFFICIENT_AXES[scan.layout]
+    def check(self) -> None:
+        """Refuse what does not fit together."""
+        if self.layout not in COEFFICIENT_AXES:
+            raise ValueError(f"layout must be 'bdl' or 'bld', got {self.layout!r}")
+        check_axes("u", self.u, self.layout)
+        check_axes("A", self.A, "dn")
+        sizes = dict(zip(self.layout, self.u.shape, strict=True))
+        sizes |= {"n": self.A.shape[1], "q": self._check_packing(self.u.shape[0])}
+        if not sizes["d"] or not sizes["n"]:
+            raise ValueError(
+                f"there must be channels and states; got u {tuple(self.u.shape)} and A {tuple(self.A.shape)}"
+            )
+        axes = {"A": "dn", "delta": self.layout, "z": self.layout, "D": "d", "delta_bias": "d", "initial_state": "qdn"}
+        for name, x in self.tensors().items():
+            if name in ("B", "C"):
+                self._check_coefficient(name, x, sizes)
+            elif name != "u":
+                check_shape(name, x, axes[name], sizes)
+
+    def _check_packing(self, batch: int) -> int:
+        """How many sequences there are."""
+        if self.cu_seqlens is None:
+            return batch
+        check_axes("cu_seqlens", self.cu_seqlens, "q")
+        if self.cu_seqlens.dtype not in (torch.int32, torch.int64) or not len(self.cu_seqlens):
+            raise ValueError(f"cu_seqlens must be int32 or int64 and begin with 0; got {self.cu_seqlens}")
+        if self.cu_seqlens.device != self.u.device:
+            raise ValueError(f"cu_seqlens must be on the device of u, {self.u.device}; got {self.cu_seqlens.device}")
+        if batch != 1:
+            raise ValueError(f"cu_seqlens packs sequences into a batch of one; u has a batch of {batch}")
+        return len(self.cu_seqlens) - 1
+
+    def _check_coefficient(self, name: str, x: Tensor, sizes: dict[str, int]) -> None:
+        choices = COEFFICIENT_AXES[self.layout]
         if x.dim() not in choices:
             raise ValueError(f"{name} must have the axes {', '.join(choices.values())}; got shape {tuple(x.shape)}")
-        axes[name] = choices[x.dim()]
-    groups = _check_groups(scan, axes)
-    for name, x in scan.differentiable().items():
-        if name != "u":
-            expected = tuple(groups[name] if axis == "g" else sizes[axis] for axis in axes[name])
-            if tuple(x.shape) != expected:
-                letters = ", ".join(axes[name])
-                raise ValueError(f"{name} must have the shape ({letters}), {expected}; got {tuple(x.shape)}")
+        axes = choices[x.dim()]
+        groups = x.shape[axes.index("g")] if "g" in axes else 1
+        if not groups or sizes["d"] % groups:
+            raise ValueError(f"the groups of {name} must divide the {sizes['d']} channels of A; got {groups}")
+        check_shape(name, x, axes, sizes | {"g": groups})
 
+    def _tokens_first(self, x: Tensor) -> Tensor:
+        return x if self.layout == "bld" else x.movedim(-1, 1)
 
-def _check_groups(scan: Scan, axes: dict[str, str]) -> dict[str, int]:
-    groups = {name: x.shape[axes[name].index("g")] for name, x in (("B", scan.B), ("C", scan.C)) if "g" in axes[name]}
-    for name, number in groups.items():
-        if not number or scan.channels % number:
-            raise ValueError(f"the groups of {name} must divide the {scan.channels} channels of A; got {number}")
-    if len({1, *groups.values()}) > 2:
-        raise ValueError(f"B and C must have the same number of groups, or one of them 1; got {groups}")
-    return groups
+    def _in_order(self, states: Tensor) -> Tensor:
+        """States of packed sequences, the last one first where the scan begins with it; and back."""
+        return states.flip(0) if self.reverse else states
+
+    def _mirrored(self, ends: Tensor) -> Tensor:
+        """`cu_seqlens`, counted from the last token."""
+        return (self._tokens_first(self.u).shape[1] - ends).flip(0)
+
+    def _coefficient(self, x: Tensor) -> Tensor:  # B or C -> (1, b or 1, l or 1, g, n)
+        if x.dim() == 2:
+            return x[None, None, None]
+        x = self._tokens_first(x)
+        return x[None] if x.dim() == 4 else x[None, :, :, None]

@@ -85,7 +85,7 @@ def test_an_untried_nnunet_is_a_warning(monkeypatch, version, state):
 def test_the_doctor_names_backend_folders_trainers_and_disk(umamba: Umamba):
     answer = umamba("doctor", "--json")
     assert answer.code == 0, answer.out
-    assert "torch backend" in check(answer, "kernels on cpu")["found"]
+    assert "numba backend" in check(answer, "kernels on cpu")["found"]
     assert "nnUNetTrainerUMambaEnc" in check(answer, "trainers")["found"]
     assert "GiB free" in check(answer, "nnUNet_results")["found"]
 

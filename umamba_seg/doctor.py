@@ -45,13 +45,19 @@ class Diagnosis:
         return any(check.state == "broken" for check in self.checks)
 
 
-def doctor(workspace: Path | None = None) -> Diagnosis:
-    """Look at everything a run depends on. Changes nothing but this process, in which torchvision may be repaired."""
+def doctor(workspace: Path | None = None, *, warm: bool = False) -> Diagnosis:
+    """Look at everything a run depends on. Changes nothing but this process, in which torchvision may be repaired.
+
+    Args:
+        workspace: Where the three folders are.
+        warm: Whether to compile the CPU kernels first, for this and later processes.
+    """
     steps: tuple[Callable[[], Iterator[Check]], ...] = (
         _python,
         _torch,
         _torchvision,
         _kernels,
+        lambda: _compiled_kernels(warm),
         _packages,
         _nnunet,
         _trainers,
@@ -143,6 +149,32 @@ def _kernels() -> Iterator[Check]:
         found = "; ".join([f"{choice.backend} backend" if choice.backend else "no backend", *reasons])
         is_broken = choice.backend is None and device == "cpu"
         yield Check(f"kernels on {device}", "broken" if is_broken else "ok", found)
+
+
+def _compiled_kernels(warm: bool) -> Iterator[Check]:
+    """Whether the first scan of a process has to wait for a compiler."""
+    try:
+        from umamba_seg.kernels import info
+
+        if info()["cpu"].backend != "numba":
+            return
+        from umamba_seg.kernels.numba import warm as kernels
+    except (ImportError, OSError, UmambaError):
+        return  # told above
+    if warm:
+        kernels.warm()
+    found = kernels.warmth()
+    if found.is_warm:
+        told = (
+            f"compiled in {found.compile_seconds:.1f} s once, loaded in {found.load_seconds:.2f} s, in {found.folder}"
+        )
+        yield Check("compiled kernels", "ok", told)
+    elif warm:
+        told = f"{found.folder} cannot be written: each process compiles for some seconds"
+        yield Check("compiled kernels", "warning", told, f"set {kernels.FOLDER_VARIABLE} to a folder that can")
+    else:
+        told = "not yet: the first scan takes some seconds more"
+        yield Check("compiled kernels", "ok", told, "umamba doctor --warm compiles them now")
 
 
 def _packages() -> Iterator[Check]:

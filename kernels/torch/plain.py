@@ -3,9 +3,9 @@
 Held to `umamba_seg.kernels.torch.scan` by a test. Gives second derivatives; too slow for training.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,32 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umamba_seg.kernels.problem import Scan
+from umamba_seg.kernels.routes import Order
+
+SERIES_BELOW = 1.0  # of |dt * A|, where the exact gain is summed up as a series: a quotient has no derivatives at A = 0
+SERIES_TERMS = 24
 
 
-def selective_scan(scan: Scan) -> tuple[Tensor, Tensor]:
-    """y and the last state (q, d, n)."""
-    dtype = scan.state_dtype
-    u, delta = (scan.tokens_first(x).to(dtype) for x in (scan.u, scan.delta))
-    A = scan.A.to(dtype)
-    B, C = (_per_channel(scan, x).to(dtype) for x in (scan.B, scan.C))
-    if scan.delta_bias is not None:
-        delta = delta + scan.delta_bias.to(dtype)
-    dt = torch.logaddexp(delta, delta.new_zeros(())) if scan.delta_softplus else delta
-    start = _initial_state(scan)
-
-    if scan.cu_seqlens is None:
-        y, last = _recur(dt, dt * u, A, B, C, start, scan.reverse)
-    else:
-        pieces = [
-            _recur(dt[:, a:b], (dt * u)[:, a:b], A, B[:, a:b], C[:, a:b], start[q : q + 1], scan.reverse)
-            for q, (a, b) in enumerate(pairwise(scan.packed_ends()))
-        ]
-        y, last = torch.cat([y for y, _ in pieces], dim=1), torch.cat([last for _, last in pieces])
-    if scan.D is not None:
-        y = y + u * scan.D.to(dtype)
-    if scan.z is not None:
-        y = y * F.silu(scan.tokens_first(scan.z).to(dtype))
-    return (y if scan.layout == "bld" else y.transpose(1, 2)).to(scan.y_dtype), last
+def scan_volume(scan: Scan) -> tuple[Tensor, Tensor]:
+    """y (k or 1, b, *space, d), and the last states (k, b, s, d, n)."""
+    merged, lasts = [], []
+    for route, order in enumerate(scan.orders()):
+        y, last = _scan_route(scan, route, order)
+        merged.append(y)
+        lasts.append(last)
+    most = max(last.shape[1] for last in lasts)
+    last = torch.stack([F.pad(last, (0, 0, 0, 0, 0, most - last.shape[1])) for last in lasts])
+    y = torch.stack(merged)
+    y = y if scan.is_stacked else y.sum(0, keepdim=True)
+    return y.unflatten(2, scan.space).to(scan.y_dtype), last
 
 
 def second_derivatives(
@@ -47,6 +39,7 @@ def second_derivatives(
     """The derivative of the scan's gradients along `directions`, by the name of what it is taken for.
 
     Args:
+        scan: Which.
         grad_y: Where the gradients were taken; so is `grad_last`.
         directions: One for each of `scan.differentiable()`; None stands for zero.
     """
@@ -54,7 +47,7 @@ def second_derivatives(
     with torch.enable_grad():
         inputs: dict[str, Any] = {name: _alias(value) for name, value in scan.differentiable().items()}
         seeds = {name: _alias(x) for name, x in (("grad_y", grad_y), ("grad_last", grad_last)) if x is not None}
-        y, last = selective_scan(replace(scan, **inputs))
+        y, last = scan_volume(replace(scan, **inputs))
         outputs = [x for x, grad in ((y, grad_y), (last, grad_last)) if grad is not None]
         first = torch.autograd.grad(
             outputs, list(inputs.values()), list(seeds.values()), create_graph=True, materialize_grads=True
@@ -67,30 +60,83 @@ def second_derivatives(
     return dict(zip(wanted, second, strict=True))
 
 
-def _per_channel(scan: Scan, x: Tensor) -> Tensor:  # (d, n), or B and C as they vary over tokens -> (b, l, d, n)
-    if x.dim() == 2:
-        return x.expand(scan.batch, scan.length, -1, -1)
-    x = scan.tokens_first(x)
-    if x.dim() == 3:
-        x = x.unsqueeze(2)
-    return x.repeat_interleave(scan.channels // x.shape[2], dim=2)
+def _scan_route(scan: Scan, route: int, order: Order) -> tuple[Tensor, Tensor]:  # (b, v, d), (b, s, d, n)
+    tokens = _Tokens(scan, route, order)
+    u, delta, B, C = (tokens.read(name) for name in ("u", "delta", "B", "C"))
+    delta = delta + tokens.own("delta_bias") if scan.delta_bias is not None else delta
+    dt = torch.logaddexp(delta, delta.new_zeros(())) if scan.delta_softplus else delta
+    dt = tokens.hide(dt * scan.scale(route))
+    start = u.new_zeros(scan.batch, order.pieces, scan.channels, scan.states)
+    start = start if scan.initial_state is None else scan.initial_state[route].to(dt.dtype)
+
+    outputs, lasts = list(u.new_zeros(u.shape).unbind(1)), []
+    for piece, (begin, end) in enumerate(order.bounds()):
+        h, before = start[:, piece], u.new_zeros(scan.batch, scan.channels)
+        for t in range(begin, end):
+            exponent = dt[:, t, :, None] * tokens.own("A")  # (b, d, n)
+            gain = dt[:, t, :, None] * (_relative_gain(exponent) if scan.exact_gain else 1)
+            decayed = torch.exp(exponent) * h
+            h = decayed + gain * u[:, t, :, None] * B[:, t]
+            read = (C[:, t] * (decayed if scan.exclusive == "own" else h)).sum(-1)
+            outputs[t] = before if scan.exclusive == "shift" else read
+            before = torch.where(tokens.is_there[:, t, None], read, before)
+        lasts.append(h)
+
+    y = torch.stack(outputs, dim=1) if outputs else u
+    if scan.D is not None:
+        y = y + tokens.own("D") * u
+    if scan.weights is not None:
+        y = y * tokens.own("weights")[:, None]
+    if scan.z is not None:
+        y = y * F.silu(tokens.read("z"))
+    last = torch.stack(lasts, dim=1) if lasts else start[:, :0]
+    return tokens.scatter(y * scan.y_scale), last
 
 
-def _initial_state(scan: Scan) -> Tensor:
-    if scan.initial_state is not None:
-        return scan.initial_state.to(scan.state_dtype)
-    return scan.u.new_zeros((scan.sequences, scan.channels, scan.states), dtype=scan.state_dtype)
+class _Tokens:
+    """The tokens of one route, all of them at once."""
+
+    def __init__(self, scan: Scan, route: int, order: Order) -> None:
+        self.scan, self.route = scan, route
+        end = max((end for _, end in order.bounds()), default=0)  # tables may be longer than their pieces
+        self.voxels = order.voxels(scan.u.device)[:, :end].expand(scan.batch, -1)  # (b, t)
+        self.items = torch.arange(scan.batch, device=scan.u.device)[:, None]
+        self.is_there = self.voxels >= 0
+
+    def own(self, name: str) -> Tensor:
+        """What the route has of a tensor."""
+        x: Tensor = getattr(self.scan, name)
+        return x[self.route if x.shape[0] > 1 else 0].to(self.scan.state_dtype)
+
+    def read(self, name: str) -> Tensor:
+        """The tokens of a tensor, zero for those that are not there: (b, t, d), or (b, t, d, n) of B and C."""
+        x = self.own(name)
+        if name in ("B", "C"):
+            x = x.expand(self.scan.batch, *self.scan.space, -1, -1)
+            x = x.repeat_interleave(self.scan.channels // x.shape[-2], dim=-2)
+        x = x.flatten(1, len(self.scan.space))
+        return torch.cat([x, torch.zeros_like(x[:, :1])], dim=1)[self.items, self.voxels]  # -1 is the zero at the end
+
+    def hide(self, x: Tensor) -> Tensor:
+        """Put zero into x (b, t, d) for tokens that are not there."""
+        return x.masked_fill(~self.is_there[..., None], 0)
+
+    def scatter(self, x: Tensor) -> Tensor:
+        """(b, t, d) -> (b, v, d), each voxel the sum of its tokens."""
+        voxels = math.prod(self.scan.space)
+        y = x.new_zeros(self.scan.batch, voxels + 1, x.shape[2])
+        return y.index_put((self.items, self.voxels), x, accumulate=True)[:, :voxels]
 
 
-def _recur(dt: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    steps = list(zip(*(v.unbind(1) for v in (dt, x, B, C)), strict=True))
-    ys = []
-    for dt_t, x_t, B_t, C_t in reversed(steps) if reverse else steps:  # (b, d), (b, d), (b, d, n), (b, d, n)
-        h = torch.exp(dt_t[..., None] * A) * h + x_t[..., None] * B_t
-        ys.append((C_t * h).sum(-1))
-    if not ys:
-        return dt, h
-    return torch.stack(ys[::-1] if reverse else ys, dim=1), h
+def _relative_gain(exponent: Tensor) -> Tensor:
+    """(exp(x) - 1) / x, which is 1 at x = 0."""
+    is_near = exponent.abs() < SERIES_BELOW
+    x = exponent.masked_fill(~is_near, 0)
+    series = torch.zeros_like(x)
+    for k in reversed(range(SERIES_TERMS)):
+        series = series * x + 1 / math.factorial(k + 1)
+    far = exponent.masked_fill(is_near, 1)
+    return torch.where(is_near, series, torch.expm1(far) / far)
 
 
 def _alias(x: Tensor) -> Tensor:

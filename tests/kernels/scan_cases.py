@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -72,6 +72,10 @@ class Case:
         return {name: x for name, x in every.items() if name not in self.left_out}
 
 
+class HasTensors(Protocol):
+    def tensors(self) -> dict[str, Tensor]: ...
+
+
 def outcome(
     scan: Callable[..., tuple[Tensor, Tensor]], tensors: dict[str, Tensor], **options: Any
 ) -> dict[str, Tensor]:
@@ -85,6 +89,20 @@ def outcome(
         "last_state": last.detach(),
         **dict(zip((f"d{name}" for name in leaves), grads, strict=True)),
     }
+
+
+def single(case: HasTensors) -> dict[str, Tensor]:
+    """The tensors of a case in float32."""
+    return {name: x.float() for name, x in case.tensors().items()}
+
+
+def in_double(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: x.double() for name, x in tensors.items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether all have the same bits."""
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 def weights(x: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from umamba_seg.kernels import Choice, dispatch, info, selective_scan, use, why_
 from umamba_seg.kernels.dispatch import Backend, choose, requested
 
 U = torch.empty(1, 1, 1)
-ABSENT = Backend("absent", lambda u: "it is not installed")
-PRESENT = Backend("present", lambda u: None)
-LATER = Backend("later", lambda u: None)
+NAMES = [backend.name for backend in dispatch.BACKENDS]
+ABSENT = Backend("absent", lambda device, dtype: "it is not installed")
+PRESENT = Backend("present", lambda device, dtype: None)
+LATER = Backend("later", lambda device, dtype: None)
 
 
 @pytest.fixture
@@ -25,22 +26,22 @@ def three(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("three")
 def test_auto_takes_the_first_that_can():
-    assert choose("auto", U) is PRESENT
+    assert choose("auto", U.device) is PRESENT
     assert why_not(U) == {"absent": "it is not installed", "present": None, "later": None}
 
 
 @pytest.mark.usefixtures("three")
 def test_a_name_is_an_order():
-    assert choose("later", U) is LATER
+    assert choose("later", U.device) is LATER
     with pytest.raises(BackendUnavailableError, match="'absent' cannot run this scan: it is not installed") as caught:
-        choose("absent", U)
+        choose("absent", U.device)
     assert isinstance(caught.value, MachineError)
     assert caught.value.how
 
 
 @pytest.mark.usefixtures("three")
 def test_a_name_nobody_knows_is_refused_with_the_known_ones():
-    for refusing in (lambda: choose("tritn", U), lambda: use("tritn").__enter__()):
+    for refusing in (lambda: choose("tritn", U.device), lambda: use("tritn").__enter__()):
         with pytest.raises(ValueError, match=re.escape("one of 'auto', 'absent', 'present', 'later'; got 'tritn'")):
             refusing()
 
@@ -75,11 +76,11 @@ def test_info_tells_what_would_run_and_why_not_the_others():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a cuda device")
 def test_info_tells_that_there_is_no_cuda_device():
-    assert info()["cuda"] == Choice(None, {"torch": "torch sees no cuda device"})
+    assert info()["cuda"] == Choice(None, dict.fromkeys(NAMES, "torch sees no cuda device"))
 
 
 def test_info_names_a_backend_that_exists_for_cpu_tensors():
-    assert info()["cpu"].backend in {backend.name for backend in dispatch.BACKENDS}
+    assert info()["cpu"].backend in NAMES
 
 
 def python(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -104,4 +105,5 @@ def test_the_environment_decides_for_a_process():
     good, bad = (python(program, UMAMBA_BACKEND=name, TORCH_DEVICE_BACKEND_AUTOLOAD="0") for name in ("torch", "fast"))
 
     assert good.stdout == "torch\n"
-    assert bad.stdout.startswith("fast\nUMAMBA_BACKEND: backend must be one of 'auto', 'torch'; got 'fast'")
+    known = ", ".join(repr(name) for name in ("auto", *NAMES))
+    assert bad.stdout.startswith(f"fast\nUMAMBA_BACKEND: backend must be one of {known}; got 'fast'")

@@ -25,23 +25,25 @@ REFUSED = [
     ({"C": R(2, 2, 3, 8)}, "C must have the shape (b, g, n, l), (2, 2, 3, 9); got (2, 2, 3, 8)"),
     ({"B": R(2, 3, 3, 9)}, "the groups of B must divide the 4 channels of A; got 3"),
     ({"B": R(2, 0, 3, 9)}, "the groups of B must divide the 4 channels of A; got 0"),
-    ({"B": R(2, 2, 3, 9), "C": R(2, 4, 3, 9)}, "B and C must have the same number of groups, or one of them 1"),
     ({"D": R(4, 1)}, "D must have the shape (d), (4,); got (4, 1)"),
     ({"delta_bias": R(3)}, "delta_bias must have the shape (d), (4,); got (3,)"),
     ({"initial_state": R(1, 4, 3)}, "initial_state must have the shape (q, d, n), (2, 4, 3); got (1, 4, 3)"),
     ({"u": torch.empty(2, 4, 9, device="meta")}, "delta must be on the device of u, meta; got cpu"),
     ({"layout": "ldb"}, "layout must be 'bdl' or 'bld', got 'ldb'"),
     ({"out_dtype": torch.int8}, "out_dtype must be a real floating-point type, got torch.int8"),
-    ({"backend": "cuda"}, "backend must be one of 'auto', 'torch'; got 'cuda'"),
+    ({"backend": "cuda"}, "backend must be one of 'auto', 'numba', 'triton', 'torch'; got 'cuda'"),
     ({"cu_seqlens": torch.tensor([0, 9])}, "cu_seqlens packs sequences into a batch of one; u has a batch of 2"),
 ]
 REFUSED_PACKED = [
     (torch.tensor([0.0, 9.0]), "cu_seqlens must be int32 or int64"),
     (torch.tensor([], dtype=torch.int64), "cu_seqlens must be int32 or int64 and begin with 0"),
     (torch.tensor([[0, 9]]), "cu_seqlens must have 1 axes, q; got shape (1, 2)"),
-    (torch.tensor([0, 8]), "cu_seqlens must rise from 0 to the number of tokens, 9; got [0, 8]"),
-    (torch.tensor([1, 9]), "cu_seqlens must rise from 0 to the number of tokens, 9; got [1, 9]"),
-    (torch.tensor([0, 5, 4, 9]), "cu_seqlens must rise from 0 to the number of tokens, 9; got [0, 5, 4, 9]"),
+    (torch.tensor([0, 8]), "offsets (cu_seqlens or reset) must rise from 0 to the number of tokens, 9; got [0, 8]"),
+    (torch.tensor([1, 9]), "offsets (cu_seqlens or reset) must rise from 0 to the number of tokens, 9; got [1, 9]"),
+    (
+        torch.tensor([0, 5, 4, 9]),
+        "offsets (cu_seqlens or reset) must rise from 0 to the number of tokens, 9; got [0, 5, 4, 9]",
+    ),
 ]
 
 

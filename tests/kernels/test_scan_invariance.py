@@ -9,29 +9,18 @@ from torch import Tensor
 
 from tests.kernels.closeness import assert_within
 from tests.kernels.scan_backends import each_backend, scan_on
-from tests.kernels.scan_cases import Case, outcome
+from tests.kernels.scan_cases import Case, equal, in_double, outcome, single
 from tests.oracles.scan import selective_scan as oracle
 from umamba_seg.kernels import selective_scan, selective_scan_fn
 
 ALONG_TOKENS = ("u", "delta", "B", "C", "z")  # last axis in the layout bdl, when B and C vary
 
 
-def single(case: Case) -> dict[str, Tensor]:
-    return {name: x.float() for name, x in case.tensors().items()}
-
-
-def in_double(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: x.double() for name, x in tensors.items()}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return all(torch.equal(one[name], other[name]) for name in one)
-
-
 @each_backend
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_scan_has_the_same_bits_whenever_it_runs(backend, threads):
-    scan, case = scan_on(backend), Case(batch=2, length=1500, channels=40, states=16)
+    case = Case(batch=2, length=1500, channels=40, states=16)
+    scan = scan_on(backend, case)
     torch.set_num_threads(threads)
 
     once = outcome(scan, single(case), **case.options(), deterministic=True)
@@ -41,7 +30,8 @@ def test_a_scan_has_the_same_bits_whenever_it_runs(backend, threads):
 
 @each_backend
 def test_the_number_of_threads_changes_no_more_than_rounding(backend):
-    scan, case = scan_on(backend), Case(batch=2, length=1500, channels=40, states=16)
+    case = Case(batch=2, length=1500, channels=40, states=16)
+    scan = scan_on(backend, case)
     expected = in_double(outcome(scan, single(case), **case.options()))
     torch.set_num_threads(3)
 
@@ -50,7 +40,8 @@ def test_the_number_of_threads_changes_no_more_than_rounding(backend):
 
 @each_backend
 def test_two_python_threads_can_scan_at_once(backend):
-    scan, cases = scan_on(backend), [Case(2, length, 5, 4) for length in (700, 900)]
+    cases = [Case(2, length, 5, 4) for length in (700, 900)]
+    scan = scan_on(backend, *cases)
     alone = [outcome(scan, single(case), **case.options()) for case in cases]
     together: dict[int, dict[str, Tensor]] = {}
 
@@ -69,7 +60,8 @@ def test_two_python_threads_can_scan_at_once(backend):
 @each_backend
 @pytest.mark.parametrize("reverse", [False, True])
 def test_two_halves_with_the_state_carried_are_the_whole(backend, reverse):
-    scan, case, cut = scan_on(backend), Case(batch=2, length=1300, channels=3, states=4, reverse=reverse), 700
+    case, cut = Case(batch=2, length=1300, channels=3, states=4, reverse=reverse), 700
+    scan = scan_on(backend, case)
 
     def in_halves(initial_state: Tensor, **given: Tensor | bool | str) -> tuple[Tensor, Tensor]:
         fixed = {name: x for name, x in given.items() if name not in ALONG_TOKENS}
@@ -87,7 +79,8 @@ def test_two_halves_with_the_state_carried_are_the_whole(backend, reverse):
 
 @each_backend
 def test_reverse_is_flip_scan_flip(backend):
-    scan, case = scan_on(backend), Case(batch=2, length=70, channels=3, states=4)
+    case = Case(batch=2, length=70, channels=3, states=4)
+    scan = scan_on(backend, case)
 
     def flipped(**given: Tensor | bool | str) -> tuple[Tensor, Tensor]:
         y, last = scan(**{name: x.flip(-1) if name in ALONG_TOKENS else x for name, x in given.items()})
@@ -102,9 +95,9 @@ def test_reverse_is_flip_scan_flip(backend):
 @pytest.mark.parametrize("layout", ["bdl", "bld"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_packed_sequences_are_one_call_each(backend, layout, reverse):
-    scan, ends = scan_on(backend), (0, 1, 1, 600, 617, 1300)
+    ends = (0, 1, 1, 600, 617, 1300)
     case = Case(1, 1300, 3, 4, layout=layout, reverse=reverse, ends=ends)
-    axis = 1 if layout == "bld" else 2
+    scan, axis = scan_on(backend, case), 1 if layout == "bld" else 2
 
     def one_by_one(cu_seqlens: Tensor, initial_state: Tensor, **given: Tensor | bool | str) -> tuple[Tensor, Tensor]:
         results = []
@@ -121,7 +114,8 @@ def test_packed_sequences_are_one_call_each(backend, layout, reverse):
 @each_backend
 def test_padding_tokens_leave_the_state_as_it_is(backend):
     """To the bit: a decay of exp(0) that is not exactly 1 would wear the state away."""
-    scan, case = scan_on(backend), Case(2, 300, 3, 4, delta_softplus=False, left_out=("delta_bias",))
+    case = Case(2, 300, 3, 4, delta_softplus=False, left_out=("delta_bias",))
+    scan = scan_on(backend, case)
     tensors = single(case)
     tensors["delta"].zero_()
 
@@ -133,7 +127,8 @@ def test_padding_tokens_leave_the_state_as_it_is(backend):
 @each_backend
 @pytest.mark.parametrize("layout", ["bdl", "bld"])
 def test_any_strides_and_offsets_will_do(backend, layout):
-    scan, case = scan_on(backend), Case(batch=2, length=33, channels=4, states=3, B=2, C=0, layout=layout)
+    case = Case(batch=2, length=33, channels=4, states=3, B=2, C=0, layout=layout)
+    scan = scan_on(backend, case)
 
     def scattered(x: Tensor) -> Tensor:
         """The same values, spread over more memory than they need, the axes in another order."""
@@ -151,7 +146,8 @@ def test_any_strides_and_offsets_will_do(backend, layout):
 
 @each_backend
 def test_expanded_tensors_are_scanned_and_get_the_sum_of_gradients(backend):
-    scan, case = scan_on(backend), Case(batch=3, length=33, channels=4, states=3)
+    case = Case(batch=3, length=33, channels=4, states=3)
+    scan = scan_on(backend, case)
     tensors = single(case)
     tensors |= {name: tensors[name][:1] for name in ("u", "B", "initial_state")}
     tensors["D"] = tensors["D"][:1]
@@ -170,8 +166,8 @@ def test_expanded_tensors_are_scanned_and_get_the_sum_of_gradients(backend):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("softplus", [True, False])
 def test_inputs_are_left_untouched(backend, softplus, bias):
-    scan = scan_on(backend)
     case = Case(2, 40, 3, 4, layout="bld", delta_softplus=softplus, left_out=() if bias else ("delta_bias", "D"))
+    scan = scan_on(backend, case)
     tensors = {name: x.requires_grad_() for name, x in single(case).items()}
     before = {name: x.detach().clone() for name, x in tensors.items()}
 
@@ -183,7 +179,8 @@ def test_inputs_are_left_untouched(backend, softplus, bias):
 
 @each_backend
 def test_offsets_beyond_32_bits_reach_the_right_tokens(backend, tmp_path: Path):
-    scan, case, far = scan_on(backend), Case(1, 3, 1, 2, layout="bld"), 2**30 + 7
+    case, far = Case(1, 3, 1, 2, layout="bld"), 2**30 + 7
+    scan = scan_on(backend, case)
     tensors = single(case)
     sparse = torch.from_file(str(tmp_path / "u"), shared=True, size=2 * far + 1, dtype=torch.float16)
     u = sparse.as_strided((1, 3, 1), (0, far, 1))
@@ -200,7 +197,8 @@ def test_offsets_beyond_32_bits_reach_the_right_tokens(backend, tmp_path: Path):
 @pytest.mark.parametrize("delta", [-100.0, 100.0, 0.0, 1e3])
 @pytest.mark.parametrize("A", [-1e4, -1e-6])
 def test_extreme_steps_and_decays_stay_right(backend, A, delta):
-    scan, case = scan_on(backend), Case(2, 80, 3, 2, delta_softplus=abs(delta) == 100, left_out=("delta_bias",))
+    case = Case(2, 80, 3, 2, delta_softplus=abs(delta) == 100, left_out=("delta_bias",))
+    scan = scan_on(backend, case)
     tensors = single(case)
     tensors["A"].fill_(A)
     tensors["delta"].fill_(delta)
@@ -216,7 +214,7 @@ def test_extreme_steps_and_decays_stay_right(backend, A, delta):
 @pytest.mark.parametrize("x", [-20.0, -16.7, -10.0, -1e-3, 0.0, 1e-3, 10.0, 20.1, 50.0])
 def test_softplus_and_its_derivative_are_right_everywhere(backend, x, dtype, precision):
     """One token, one state, B = C = 1 and no past: y = softplus(delta) u."""
-    scan = scan_on(backend)
+    scan = scan_on(backend, dtype=dtype)
     one, delta = torch.ones(1, 1, 1, dtype=dtype), torch.full((1, 1, 1), x, dtype=dtype, requires_grad=True)
     exact = delta.detach().double().squeeze()
 
@@ -229,7 +227,8 @@ def test_softplus_and_its_derivative_are_right_everywhere(backend, x, dtype, pre
 
 @each_backend
 def test_nan_stays_in_its_channel_and_batch_item(backend):
-    scan, case = scan_on(backend), Case(batch=3, length=600, channels=4, states=3)
+    case = Case(batch=3, length=600, channels=4, states=3)
+    scan = scan_on(backend, case)
     clean, tensors = single(case), single(case)
     tensors["u"][1, 2, 5] = torch.nan
 
@@ -247,7 +246,8 @@ def test_nan_stays_in_its_channel_and_batch_item(backend):
 
 @each_backend
 def test_a_channel_without_input_stays_zero_where_growth_overflows(backend):
-    scan, case = scan_on(backend), Case(1, 500, 2, 2, delta_softplus=False, left_out=("initial_state", "delta_bias"))
+    case = Case(1, 500, 2, 2, delta_softplus=False, left_out=("initial_state", "delta_bias"))
+    scan = scan_on(backend, case)
     tensors = single(case)
     tensors["A"].fill_(1.0)
     tensors["delta"].fill_(10.0)

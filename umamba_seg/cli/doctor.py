@@ -1,6 +1,7 @@
 """`umamba doctor`."""
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -16,14 +17,18 @@ def register(app: typer.Typer) -> None:
     command(app, "doctor", examples=("umamba doctor", "umamba doctor --json > doctor.json"))(doctor)
 
 
-def doctor(out: Output, workspace: WorkspaceOption = None) -> Payload:
+def doctor(
+    out: Output,
+    workspace: WorkspaceOption = None,
+    warm: Annotated[bool, typer.Option("--warm", help="Compile the CPU kernels now, for all later runs.")] = False,
+) -> Payload:
     """Look at the installation and this machine, and say how to mend what is broken."""
     from rich.table import Table
     from rich.text import Text
 
     from umamba_seg.doctor import doctor as examine
 
-    diagnosis = examine(workspace)
+    diagnosis = examine(workspace, warm=warm)
     table = Table("check", "state", "found", "remedy", box=None, pad_edge=False)
     for check in diagnosis.checks:
         state = Text(check.state, style=_COLOURS[check.state])

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from umamba_seg.cli import config, demo, doctor, init, networks, nnunet, plan, predict, train
+from umamba_seg.cli import bench, config, demo, doctor, init, networks, nnunet, plan, predict, train
 from umamba_seg.cli.output import Output
 from umamba_seg.errors import UsageError
 
@@ -38,6 +38,7 @@ def _umamba(
 for module in (doctor, init, demo, plan, train, predict, networks, config):
     module.register(app)
 app.add_typer(nnunet.app, name="nnunet")
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

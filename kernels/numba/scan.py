@@ -1,0 +1,352 @@
+"""Selective scan on the CPU with explicit vectors, through numba.
+
+Routes are done one after the other, each by all threads; a route's outputs go where they belong at once, added to what
+the routes before left there. The kernels walk tensors where they are: no direction or axis costs a copy.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from umamba_seg.kernels.numba import frame as fields
+from umamba_seg.kernels.numba import memory, work
+from umamba_seg.kernels.numba.compiler import Kernel, load
+from umamba_seg.kernels.numba.frame import LANES, ROW
+from umamba_seg.kernels.problem import CHECKPOINT_STEP, Scan, slots
+from umamba_seg.kernels.routes import Order
+
+MODES = {"": fields.INCLUSIVE, "own": fields.OWN, "shift": fields.SHIFT}
+LOG2E = 1.4426950408889634
+LEAST_RATE = 1e-20  # stands for A = 0 where A is divided by; its decays are 1
+TILE_BYTES = CHECKPOINT_STEP * ROW
+
+
+def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the last states, and the states that a backward pass starts from."""
+    given = _Given(scan, most_states=LANES)
+    y, last, checkpoints = scan.new_y(), scan.new_last_state(), scan.new_checkpoints()
+    target = memory.Target(y, scan.space, given.groups, given.is_row, given.orders)
+    kernel = forward_kernel(given.chunk, scan.exact_gain)
+    for k, order in enumerate(given.orders):
+        route = given.route(k)
+        states = torch.zeros(scan.batch, order.pieces, scan.states, scan.channels) if scan.keeps_last else None
+        route.arrays["y"] = target.told(k)
+        route.numbers |= {"last": route.address(states), "checkpoints": given.checkpoints_of(k, checkpoints)}
+        threads = work.threads_for(scan, order.length)
+        sequences = scan.batch if order.table is not None else scan.batch * order.pieces
+        items = work.forward_items(sequences, given.groups, given.blocks, threads)
+        if order.table is not None:  # it may name a voxel twice: one thread writes all of a channel
+            items = [(first * order.pieces, last * order.pieces, *rest) for first, last, *rest in items]
+        most = max(((e - d) * (g - f) for _, _, d, e, f, g in items), default=0)
+        scratch = given.scratch(tiles=7, blocks=most, parts=0)
+        work.run(kernel, route.frame(), items, scratch, threads)
+        if states is not None:
+            last[k, :, : order.pieces] = states.transpose(-1, -2)
+    return target.finished(), last, checkpoints
+
+
+def backward(scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: Tensor | None) -> dict[str, Tensor]:
+    """The gradients of all tensors of the scan, by name."""
+    given = _Given(scan, most_states=LANES // 2)
+    if grad_y is None:
+        grad_y = scan.u.new_zeros(()).expand(scan.new_y().shape)
+    grad_y = memory.readable(grad_y, scan.space, given.is_row)
+    gradients = {name: torch.empty_like(x) for name, x in scan.differentiable().items()}
+    targets = {
+        f"d{name}": memory.Target(gradients[name], scan.space, given.groups, given.is_row, given.orders)
+        for name in ("u", "delta", "z")
+        if name in gradients
+    }
+    coefficients = {name: _CoefficientGradient(given, gradients[name]) for name in ("B", "C")}
+    sums = _Sums(given, gradients)
+    kernel = backward_kernel(given.chunk, scan.exact_gain)
+    for k, order in enumerate(given.orders):
+        route, plan = given.route(k), _BackwardPlan(given, order)
+        states_shape = (scan.batch, order.pieces, scan.states, scan.channels)
+        grad_states = None
+        if grad_last is not None:
+            grad_states = grad_last[k, :, : order.pieces].float().transpose(-1, -2).contiguous()
+        grad_initial = torch.zeros(states_shape) if scan.initial_state is not None else None
+        route.arrays |= {name: target.told(k) for name, target in targets.items()}
+        route.arrays["grad_y"] = memory.told(grad_y, k, given.groups, given.tokens)
+        steps = {name: x.begin(k, order, plan) for name, x in coefficients.items()}
+        route.arrays |= {f"d{name}": array for name, (array, _, _) in steps.items()}
+        route.numbers |= {
+            "checkpoints": given.checkpoints_of(k, checkpoints),
+            "grad_initial": route.address(grad_initial),
+            "grad_last": route.address(grad_states),
+        } | sums.begin(plan.runs)
+        items = [
+            (*sequences, *groups, *parts, run, plan.parts, *(r * run + p * i for _, r, p in steps.values()))
+            for run, sequences in enumerate(plan.sequences)
+            for groups in plan.groups
+            for i, parts in enumerate(plan.branches)
+        ]
+        threads = work.threads_for(scan, order.length)
+        most = given.blocks * max((last - first for first, last in plan.groups), default=0)
+        scratch = given.scratch(tiles=10, blocks=most, parts=plan.parts)
+        work.run(kernel, route.frame(), items, scratch, threads)
+        for coefficient in coefficients.values():
+            coefficient.end(k)
+        sums.end(k, scan.batch)
+        if grad_initial is not None:
+            if k == 0:
+                gradients["initial_state"].zero_()
+            gradients["initial_state"][k, :, : order.pieces] = grad_initial.transpose(-1, -2)
+    for target in targets.values():
+        target.finished()
+    for coefficient in coefficients.values():
+        coefficient.finish()
+    sums.finish()
+    return gradients
+
+
+@cache
+def forward_kernel(chunk: int, is_exact: bool) -> Kernel:
+    """The kernel for chunks of so many states, loaded or compiled."""
+    return load(kernel_name("forward", chunk, is_exact), partial(_make, "forward", chunk, is_exact))
+
+
+@cache
+def backward_kernel(chunk: int, is_exact: bool) -> Kernel:
+    """The kernel for chunks of so many states, loaded or compiled."""
+    return load(kernel_name("backward", chunk, is_exact), partial(_make, "backward", chunk, is_exact))
+
+
+def kernel_name(direction: str, chunk: int, is_exact: bool = False) -> str:
+    """What a kernel is kept as."""
+    return f"{direction}-{chunk}{'-exact' * is_exact}"
+
+
+def _make(name: str, chunk: int, is_exact: bool) -> Any:
+    if name == "forward":
+        from umamba_seg.kernels.numba.forward import forward_source as make  # brings numba, needed only to compile
+    else:
+        from umamba_seg.kernels.numba.backward import backward_source as make
+    return make(chunk, is_exact)
+
+
+def chunk_of(states: int, most: int) -> int:
+    """Into chunks of how many states they are cut: as few in all as can be, and then as large."""
+    sizes = [size for size in (16, 8, 4) if size <= most]
+    return min(sizes, key=lambda size: (-(-states // size) * size, -size))
+
+
+@dataclass(slots=True)
+class _Route:
+    """What a kernel is told of one route, and what must stay in memory meanwhile."""
+
+    arrays: dict[str, tuple[int, ...]]
+    numbers: dict[str, int]
+    held: list[Tensor] = field(default_factory=list)
+
+    def address(self, x: Tensor | None) -> int:
+        """Where a tensor is, which is held; 0 for none."""
+        if x is None:
+            return 0
+        self.held.append(x)
+        return x.data_ptr()
+
+    def frame(self) -> list[int]:
+        return fields.packed(self.arrays, self.numbers)
+
+
+class _Given:
+    """The inputs as kernels get them."""
+
+    def __init__(self, scan: Scan, most_states: int) -> None:
+        self.scan, self.orders = scan, scan.orders()
+        self.groups = scan.groups
+        self.channels = scan.channels // self.groups
+        self.blocks = -(-self.channels // LANES)
+        self.chunk = chunk_of(scan.states, most_states)
+        self.chunks = -(-scan.states // self.chunk)
+        self.is_row = len(scan.space) == 1 and all(order.table is None for order in self.orders)
+        inputs = {"u": scan.u, "delta": scan.delta, "z": scan.z} | {
+            name: _in_groups(x, self.groups) for name, x in (("B", scan.B), ("C", scan.C))
+        }
+        self.inputs = {name: memory.readable(x, scan.space, self.is_row) for name, x in inputs.items() if x is not None}
+        self.tokens = self.inputs["u"].shape[2]
+
+    def route(self, k: int) -> _Route:
+        """The inputs of one route."""
+        scan, order = self.scan, self.orders[k]
+        route = _Route({name: memory.told(x, k, self.groups, self.tokens) for name, x in self.inputs.items()}, {})
+        A = scan.A[k if scan.A.shape[0] > 1 else 0].float()
+        if scan.exact_gain:
+            A = torch.where(A.abs() < LEAST_RATE, LEAST_RATE, A)
+        scale = scan.scale(k)
+        weights = torch.ones(1, scan.channels) if scan.weights is None else scan.weights[k].float()
+        weights = self._channels((weights * scan.y_scale).expand(-1, scan.channels))
+        pieces = order.pieces
+        route.numbers |= {
+            "groups": self.groups, "channels": self.channels, "blocks": self.blocks,
+            "states": scan.states, "chunks": self.chunks,
+            "softplus": scan.delta_softplus, "mode": MODES[scan.exclusive],
+            "is_scaled": scale != 1, "is_weighted": scan.weights is not None or scan.y_scale != 1,
+            "offsets": route.address(None if order.offsets is None else order.offsets.contiguous()),
+            "run": order.run, "window": order.window, "pieces": pieces,
+            "pieces_of_a_run": order.pieces_of_a_run if order.window else 1,
+            "slots": slots(order),
+            "dt_scale": route.address(torch.full((LANES,), scale)),
+            "dt_unscale": route.address(torch.full((LANES,), -LOG2E / scale)),
+            "rates": route.address(self._states(A * LOG2E)),
+            "inverse_rates": route.address(self._states(1 / A) if scan.exact_gain else self._states(A)),
+            "bias": route.address(self._row(scan.delta_bias, k)),
+            "skip": route.address(self._row(scan.D, k)),
+            "weight": route.address(weights),
+            "weight_batch": 4 * weights[0].numel() if len(weights) > 1 else 0,
+            "initial": route.address(self._initial(k, pieces)),
+        }  # fmt: skip
+        for name, count, stride in zip(("slow", "middle", "fast"), order.counts, order.strides, strict=True):
+            route.numbers |= {f"count_{name}": count, f"stride_{name}": stride}
+        route.numbers["start"] = order.start
+        if order.table is not None:
+            table = order.table.contiguous()
+            route.numbers |= {"table": route.address(table), "table_batch": 8 * order.length * (len(table) > 1)}
+        return route
+
+    def checkpoints_of(self, k: int, checkpoints: Tensor) -> int:
+        """Where the checkpoints of a route lie; 0 where it has none."""
+        if not checkpoints.numel() or not slots(self.orders[k]):
+            return 0
+        before = sum(slots(order) for order in self.orders[:k])
+        return checkpoints.data_ptr() + 4 * before * self.scan.batch * self.scan.channels * self.scan.states
+
+    def scratch(self, tiles: int, blocks: int, parts: int) -> int:
+        """How many bytes of scratch memory an item of so many blocks and parts needs."""
+        step = CHECKPOINT_STEP
+        packed = self.chunks * step * 8 * self.chunk
+        before = (self.chunks + LANES) * 8 * self.chunk + 4 * ROW
+        states = blocks * (self.chunks * self.chunk + 1) * ROW
+        inner = 2 * step * self.chunk * ROW if parts else 0
+        return tiles * TILE_BYTES + 32 * step + before + (1 + parts) * packed + inner + states
+
+    def _states(self, x: Tensor) -> Tensor:
+        return memory.state_rows(x, self.groups, self.chunks * self.chunk)
+
+    def _channels(self, x: Tensor) -> Tensor:
+        return memory.channel_rows(x, self.groups)
+
+    def _row(self, x: Tensor | None, k: int) -> Tensor:
+        return self._channels(torch.zeros(self.scan.channels) if x is None else x[k if x.shape[0] > 1 else 0])
+
+    def _initial(self, k: int, pieces: int) -> Tensor | None:
+        if self.scan.initial_state is None:
+            return None
+        return self.scan.initial_state[k, :, :pieces].float().transpose(-1, -2).contiguous()
+
+
+class _BackwardPlan:
+    """How the backward pass of a route is cut: runs and parts by shapes, only groups and branches by threads."""
+
+    def __init__(self, given: _Given, order: Order) -> None:
+        scan = given.scan
+        # a table may name a voxel twice: one thread has all of a batch item
+        runs_of_an_item = 1 if order.table is not None else work.runs_for(order.pieces, scan.batch)
+        self.runs = runs_of_an_item * scan.batch
+        self.sequences = [
+            (item * order.pieces + first, item * order.pieces + last)
+            for item in range(scan.batch)
+            for first, last in work.cut(order.pieces, runs_of_an_item)
+        ]
+        self.parts = work.parts_for(self.runs, given.groups, given.blocks)
+        threads = work.threads_for(scan, order.length)
+        branches = work.branches_for(self.runs, self.parts, threads)
+        if order.table is not None:  # a voxel named twice is added to, and each part's tokens must be before parts are
+            branches = self.parts
+        self.branches = work.cut(self.parts, branches)
+        self.groups = work.cut(given.groups, min(given.groups, -(-threads // max(self.runs, 1))))
+
+
+class _CoefficientGradient:
+    """The gradient of B or C in the making: each branch of parts has its own, and each run where tokens share it."""
+
+    def __init__(self, given: _Given, result: Tensor) -> None:
+        self.given, self.result = given, result
+        self.of_route: Tensor | None = None
+        self.total: Tensor | None = None
+
+    def begin(self, k: int, order: Order, plan: _BackwardPlan) -> tuple[tuple[int, ...], int, int]:
+        """Memory for one route: as a frame has it, and how many bytes lie between two runs and between two branches."""
+        result = memory.with_voxels(self.result, self.given.scan.space)
+        is_constant = tuple(result.shape[1:3]) != (self.given.scan.batch, self.given.tokens)
+        runs = max(plan.runs, 1) if is_constant else 1
+        shape = (len(plan.branches), runs, *result.shape[1:3], self.given.groups, result.shape[-1])
+        make = torch.zeros if is_constant or order.table is not None else torch.empty
+        self.of_route = make(shape)
+        one = self.of_route[0, :1]
+        array = memory.told(one, 0, shape[3], 0 if is_constant else self.given.tokens, order.table is not None)
+        return array, 4 * one.numel() if is_constant else 0, 4 * one.numel() * runs
+
+    def end(self, k: int) -> None:
+        """Add up what a route left."""
+        assert self.of_route is not None
+        total = memory.added(memory.added_in_branches(self.of_route))
+        groups = self.result.shape[-2]
+        if groups < self.given.groups:
+            total = memory.added(total.unflatten(-2, (groups, -1)).movedim(-2, 0))
+        self.of_route = None
+        if self.result.shape[0] > 1:
+            self.result[k] = total.view(self.result.shape[1:])
+        else:
+            self.total = total if self.total is None else self.total.add_(total)
+
+    def finish(self) -> None:
+        """Give the result its values."""
+        if self.total is not None:
+            self.result[0] = self.total.view(self.result.shape[1:])
+
+
+class _Sums:
+    """The gradients of A, D, delta_bias and weights in the making: sums over the tokens of each run."""
+
+    def __init__(self, given: _Given, gradients: dict[str, Tensor]) -> None:
+        self.given = given
+        names = ["A", "D", "delta_bias", "weights"]
+        self.results = {name: gradients[name] for name in names if name in gradients}
+        self.totals: dict[str, Tensor] = {}
+        self.of_route: dict[str, Tensor] = {}
+
+    def begin(self, runs: int) -> dict[str, int]:
+        """Memory for one route, as a frame has it."""
+        rows = (runs, self.given.groups, self.given.blocks)
+        names = {"A": "grad_rates", "D": "grad_skip", "delta_bias": "grad_bias", "weights": "grad_weight"}
+        wanted = [name for name in names if name != "weights" or name in self.results]
+        depth = self.given.chunk * self.given.chunks
+        self.of_route = {name: torch.zeros(*rows, *([depth] if name == "A" else []), LANES) for name in wanted}
+        return {names[name]: x.data_ptr() for name, x in self.of_route.items()}
+
+    def end(self, k: int, batch: int) -> None:
+        """Add up what the runs of a route left."""
+        channels, states = self.given.channels, self.given.scan.states
+        for name, result in self.results.items():
+            rows = self.of_route[name]
+            if not len(rows):
+                total = torch.zeros(result.shape[1:])
+            elif name == "weights":
+                total = memory.added(rows.unflatten(0, (batch, -1)).movedim(1, 0)) * self.given.scan.y_scale
+                total = memory.from_channel_rows(total, channels)  # (b, d)
+                total = total if result.shape[1] > 1 else memory.added(total)[None]
+                total = total if result.shape[2] > 1 else total.sum(1, keepdim=True)
+            elif name == "A":
+                total = memory.from_state_rows(memory.added(rows), channels, states)
+            else:
+                total = memory.from_channel_rows(memory.added(rows), channels)
+            if result.shape[0] > 1:
+                result[k] = total
+            else:
+                self.totals[name] = self.totals[name] + total if name in self.totals else total
+
+    def finish(self) -> None:
+        """Give the results that all routes share their values."""
+        for name, total in self.totals.items():
+            self.results[name][0] = total
+
+
+def _in_groups(x: Tensor, groups: int) -> Tensor:
+    """B or C with one row for each of so many groups, or one for all."""
+    return x if x.shape[-2] in (1, groups) else x.repeat_interleave(groups // x.shape[-2], dim=-2)

@@ -1,0 +1,144 @@
+"""The triton kernels as machine code: they fit the registers. Compiled ahead of time, so no GPU is needed.
+
+Run as a script, this compiles what a scan would launch and prints the figures: python test_triton_compile.py 90 lines
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ALL = ("D", "z", "delta_bias", "weights", "initial_state")
+# Two channels for each thread of the forward pass, and no option that would be compiled twice.
+CASES: dict[str, dict[str, Any]] = {
+    "lines": {},
+    "two_routes": {"routes": "+x,-x", "given": ALL, "options": {"is_stacked": True}},
+    "own": {"options": {"exclusive": "own"}},
+    "shift": {"given": ALL, "options": {"exclusive": "shift"}},
+    "exact": {"given": ALL, "options": {"exact_gain": True}},
+    "table": {"routes": "table", "given": ALL, "table": [[list(range(96))]]},
+    "offsets": {"routes": "+x/@", "given": ALL, "offsets": [[0, 40, 96]]},
+    "constant": {"B": 0, "C": 0, "given": ALL},
+    "chunks": {"space": (1024,), "given": ALL},
+    "few_states": {"states": 8},
+    "many_states": {"states": 64},
+    "bare": {"given": (), "options": {"delta_softplus": False}},
+}
+HALF = ("u", "delta", "B", "C", "z")
+
+
+def _nvidia(tool: str) -> Path:
+    spec = find_spec("triton")
+    return Path(spec.origin if spec and spec.origin else "").parent / "backends" / "nvidia" / "bin" / tool
+
+
+pytestmark = pytest.mark.skipif(
+    not all(_nvidia(tool).exists() for tool in ("ptxas", "cuobjdump")), reason="triton or its NVIDIA tools are missing"
+)
+
+
+def figures(arch: int, case: str) -> dict[str, dict[str, int]]:
+    """Registers, spills, shuffles and barriers of all kernels of a case, by name; in a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, __file__, str(arch), case]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout)
+
+
+def check(arch: int, case: str) -> None:
+    spills = 64 if (arch, case) == (80, "own") else 0  # two adjoints for each state; a few instructions in thousands
+    for name, figure in figures(arch, case).items():
+        most = 255 if "scan_backward" in name else 128
+        assert figure["spills"] <= (spills if "scan_backward" in name else 0), f"{name} spills: {figure}"
+        assert figure["registers"] <= most, f"{name}: {figure}"
+        assert figure["barriers"] == 0, f"{name} has threads that wait for each other: {figure}"
+        assert "backward" in name or figure["shuffles"] == 0, f"{name} exchanges between lanes: {figure}"
+
+
+def test_forward_and_backward_with_16_states_fit_the_registers_of_sm_90() -> None:
+    check(90, "lines")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("case", [*CASES, "half"])
+def test_all_kernels_fit_the_registers(arch: int, case: str) -> None:
+    check(arch, case)
+
+
+@pytest.mark.slow
+def test_32_sums_over_lanes_take_31_exchanges() -> None:
+    found = figures(90, "lines")["scan_backward"]
+
+    assert found["shuffles"] == 31 * 2  # for two tokens, 16 states of dB and of dC each
+
+
+def _compile(arch: int, case: str) -> dict[str, dict[str, int]]:
+    """Walk through the host side with a driver that has no device, and keep what it compiles."""
+    import torch
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    from tests.kernels.test_triton_scan import Case
+    from umamba_seg.kernels.triton import scan as backend
+
+    class NoDevice:
+        def get_current_target(self) -> Any:
+            return GPUTarget("cuda", arch, 32)
+
+        def get_current_device(self) -> int:
+            return 0
+
+        def get_current_stream(self, device: int) -> int:
+            return 0
+
+    launch, found = JITFunction.run, {}
+
+    def compile_only(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        compiled = launch(kernel, *arguments, grid=grid, warmup=True, **options)
+        number = sum(name.split(" ")[0] == kernel.__name__ for name in found)
+        found[kernel.__name__ + (f" {number + 1}" if number else "")] = _usage(compiled.asm["cubin"])
+        return compiled
+
+    driver.set_active(NoDevice())
+    JITFunction.run = compile_only
+    shapes = {"space": (96,), "channels": 96, "states": 16} | CASES.get(case, {})
+    dtypes = dict.fromkeys(HALF, torch.bfloat16) if case == "half" else {}
+    scan = Case(**shapes, dtypes=dtypes).scan()
+    y, last, checkpoints = backend.forward(scan)
+    backend.backward(scan, checkpoints, y, last)
+    return found
+
+
+def _usage(cubin: bytes) -> dict[str, int]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kernel.cubin")
+        file.write_bytes(cubin)
+        told, code = (
+            subprocess.run([_nvidia("cuobjdump"), option, file], capture_output=True, text=True, check=True).stdout
+            for option in ("-res-usage", "-sass")
+        )
+    usage = {name: int(value) for name, value in re.findall(r"(REG|STACK):(\d+)", told)}
+    counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in ("SHFL", "BAR", "STL", "LDL")}
+    return {
+        "registers": usage["REG"],
+        "spills": max(usage["STACK"], counts["STL"] + counts["LDL"]),
+        "shuffles": counts["SHFL"],
+        "barriers": counts["BAR"],
+    }
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    print(json.dumps(_compile(int(sys.argv[1]), sys.argv[2])))

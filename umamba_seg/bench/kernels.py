@@ -1,0 +1,358 @@
+"""How fast the scans are here: ratios of times taken in turns, to a plain loop and to the exponentials alone.
+
+Shapes: b batch, d channels, l tokens, n states. Times are the least of a few turns: CPU seconds on one thread, which
+other programs disturb little, and wall seconds on two.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from umamba_seg.errors import ModelError
+from umamba_seg.kernels import info, scan_volume, selective_scan
+
+LONG, WIDE = (1, 64, 32768, 16), (1, 384, 4096, 16)
+VOLUME = (1, 32, 32, 32, 64)
+STATES = 16
+LENGTHS = (2**12, 2**15, 2**18, 2**20)
+SIX = ("zyx", "-z-y-x", "zxy", "-z-x-y", "xyz", "-x-y-z")  # each axis fastest once, both ways
+NARROW = {  # code for AVX2 only; numba reads these
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+f16c,+sse4.2,+bmi,+bmi2,+lzcnt,+popcnt",
+}
+TOLERANCE = 1e-5
+# per state update, a GPU of 132 multiprocessors at 1.85 GHz: 16 exponentials and 128 float32 lanes each per clock
+PS_OF_AN_EXPONENTIAL, PS_OF_A_BACKWARD_UPDATE = 0.256, 0.48
+
+Tensors = dict[str, Tensor]
+Scan = Callable[..., Any]
+Jobs = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        what: What was measured.
+        milliseconds: Of ours.
+        against: What it is compared with.
+        ratio: Its time over ours, or what `against` says.
+        bound: What the ratio should be at least or at most, as a sentence; "" for none.
+    """
+
+    what: str
+    milliseconds: float
+    against: str
+    ratio: float
+    bound: str = ""
+
+
+def measure(backend: str = "auto", device: str = "cpu", turns: int = 5) -> Iterator[Row]:
+    """All rows, after the scan has been held to a float64 loop."""
+    check(backend, device)
+    if device == "cuda":
+        yield from _on_gpu(backend, turns)
+        return
+    before = torch.get_num_threads()
+    try:
+        for part in (_against_a_loop, _on_two_threads, _along_axes, _by_length):
+            torch.set_num_threads(1)
+            yield from part(backend, turns)
+        if (info()["cpu"].backend if backend == "auto" else backend) == "numba":
+            yield from _for_a_narrow_processor(turns)
+    finally:
+        torch.set_num_threads(before)
+
+
+def check(backend: str, device: str) -> None:
+    """No time is told of a scan that is wrong."""
+    tensors = _tensors(2, 33, 300, 5, device)
+    expected = _loop(**{name: x.double() for name, x in tensors.items()})
+    got = _ours(backend)(**tensors)
+    error = ((got.double() - expected).norm() / expected.norm()).item()
+    if not error <= TOLERANCE:
+        raise ModelError(f"the scan is {error:.1g} off the float64 loop, {TOLERANCE:g} allowed; no time means anything")
+
+
+def _loop(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor
+) -> Tensor:
+    """The recurrence with unbind and stack, so that its backward pass is linear in the tokens too."""
+    dt = F.softplus(delta + delta_bias)
+    h, ys = u.new_zeros(u.shape[0], *A.shape), []
+    for dt_t, x_t, B_t, C_t in zip(*(x.unbind(1) for x in (dt, dt * u, B, C)), strict=True):
+        h = torch.exp(dt_t[..., None] * A) * h + x_t[..., None] * B_t[:, None]
+        ys.append((h * C_t[:, None]).sum(-1))
+    return (torch.stack(ys, dim=1) + D * u) * F.silu(z)
+
+
+def _tensors(b: int, d: int, length: int, n: int, device: str = "cpu") -> Tensors:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    tensors = {
+        "u": normal(b, length, d),
+        "delta": normal(b, length, d) - 2,
+        "A": -torch.arange(1.0, n + 1).repeat(d, 1),
+        "B": normal(b, length, n),
+        "C": normal(b, length, n),
+        "D": normal(d),
+        "z": normal(b, length, d),
+        "delta_bias": normal(d) / 2,
+    }
+    return {name: x.to(device) for name, x in tensors.items()}
+
+
+def _channels_first(tensors: Tensors) -> Tensors:
+    return {name: x.mT.contiguous() if x.dim() == 3 else x for name, x in tensors.items()}
+
+
+def _forward(function: Scan, tensors: Tensors) -> Callable[[], object]:
+    def run() -> object:
+        with torch.no_grad():
+            return function(**tensors)
+
+    return run
+
+
+def _training(function: Scan, tensors: Tensors) -> Callable[[], object]:
+    leaves = {name: x.clone().requires_grad_() for name, x in tensors.items()}
+    weights = torch.randn_like(tensors["u"])
+
+    def run() -> object:
+        return torch.autograd.grad(function(**leaves), list(leaves.values()), weights)
+
+    return run
+
+
+def _ours(backend: str, layout: str = "bld") -> Scan:
+    return partial(selective_scan, delta_softplus=True, layout=layout, backend=backend)
+
+
+def _least(jobs: Jobs, turns: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Milliseconds of each job at its best; they take turns, so that a busy minute hits all alike."""
+    best = dict.fromkeys(jobs, float("inf"))
+    for turn in range(turns + 1):
+        for name, job in jobs.items():
+            start = clock()
+            job()
+            if turn:  # the first warms up
+                best[name] = min(best[name], 1e3 * (clock() - start))
+    return best
+
+
+def _against_a_loop(backend: str, turns: int) -> Iterator[Row]:
+    for shape, bounds in ((LONG, (110, 110)), (WIDE, (25, 30))):
+        tensors = _tensors(*shape)
+        numbers = torch.randn(shape[0] * shape[1] * shape[2] * shape[3])
+        jobs: Jobs = {
+            "forward": _forward(_ours(backend), tensors),
+            "training": _training(_ours(backend), tensors),
+            "channels first": _forward(_ours(backend, "bdl"), _channels_first(tensors)),
+            "exp": partial(torch.exp, numbers, out=numbers),
+        }
+        ms = _least(jobs, turns, time.process_time)
+        slow = {"forward": _forward(_loop, tensors), "training": _training(_loop, tensors)}
+        loop = _least(slow, 1, time.process_time)
+        for (mode, took), bound in zip(loop.items(), bounds, strict=True):
+            yield Row(f"{mode} {shape}", ms[mode], "plain loop / ours", took / ms[mode], f"at least {bound}")
+        if shape is LONG:
+            yield Row(
+                f"forward {shape}", ms["forward"], "ours / exponentials", ms["forward"] / ms["exp"], "at most 0.6"
+            )
+            yield Row(
+                f"training {shape}", ms["training"], "training / forward", ms["training"] / ms["forward"], "at most 6"
+            )
+            ratio = ms["channels first"] / ms["forward"]
+            yield Row(f"forward {shape}, bdl", ms["channels first"], "bdl / bld", ratio, "at most 1.3")
+
+
+def _on_two_threads(backend: str, turns: int) -> Iterator[Row]:
+    tensors = _tensors(*LONG)
+    for mode, job in {"forward": _forward, "training": _training}.items():
+        run = job(_ours(backend), tensors)
+        jobs: Jobs = {f"{threads}": partial(_with_threads, threads, run) for threads in (1, 2)}
+        ms = _least(jobs, 4 * turns, time.perf_counter)
+        yield Row(f"{mode} {LONG}", ms["2"], "one thread / two", ms["1"] / ms["2"], "at least 1.7")
+
+
+def _with_threads(threads: int, run: Callable[[], object]) -> None:
+    torch.set_num_threads(threads)
+    run()
+
+
+def _along_axes(backend: str, turns: int) -> Iterator[Row]:
+    u, delta, B, C = _volume()
+    A = -torch.arange(1.0, STATES + 1).repeat(VOLUME[-1], 1)
+    with torch.no_grad():
+
+        def scan(*routes: str, merge: str = "sum") -> Callable[[], object]:
+            return lambda: scan_volume(
+                u, delta, A, B, C, routes=routes, merge=merge, delta_softplus=True, backend=backend
+            )
+
+        jobs: Jobs = {axis: scan(axis) for axis in ("+x", "+y", "+z", "zyx", "xyz")}
+        jobs |= {
+            "lines": scan("+x", "-x", "+y", "-y", "+z", "-z"),
+            "rasters": scan(*SIX),
+            "mean": scan(*SIX, merge="mean"),
+        }
+        ms = _least(jobs, 2 * turns, time.process_time)
+    for name in ("+y", "+z"):
+        yield Row(f"lines {name} of {VOLUME}", ms[name], "ours / lines +x", ms[name] / ms["+x"], "at most 1.25")
+    yield Row(f"raster xyz of {VOLUME}", ms["xyz"], "ours / raster zyx", ms["xyz"] / ms["zyx"], "at most 1.25")
+    yield Row(f"6 lines of {VOLUME}", ms["lines"], "six / one", ms["lines"] / ms["+x"], "at most 6.5")
+    for merge, name in (("sum", "rasters"), ("mean", "mean")):
+        what = f"6 rasters of {VOLUME}, {merge}"
+        yield Row(what, ms[name], "six / one", ms[name] / ms["zyx"], "at most 6.5")
+        extra = _in_child("memory", backend, merge)
+        if extra is not None:
+            yield Row(what, ms[name], "peak memory / inputs and outputs", extra, "at most 1.15")
+
+
+def _volume() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(VOLUME, generator=generator),
+        torch.randn(VOLUME, generator=generator) - 2,
+        torch.randn(*VOLUME[:-1], STATES, generator=generator),
+        torch.randn(*VOLUME[:-1], STATES, generator=generator),
+    )
+
+
+def _by_length(backend: str, turns: int) -> Iterator[Row]:
+    per_token = {}
+    for length in LENGTHS:
+        tensors = _tensors(1, 16, length, STATES)
+        ms = _least({"": _forward(_ours(backend), tensors)}, max(2, turns), time.process_time)[""]
+        per_token[length] = ms / length
+        ratio = per_token[length] / min(per_token.values())
+        yield Row(f"forward (1, 16, {length}, {STATES})", ms, "time per token / least", ratio, "at most 1.5")
+
+
+def _for_a_narrow_processor(turns: int) -> Iterator[Row]:
+    if not {"avx512f", "avx2"} <= _features():
+        return
+    tensors = _tensors(*LONG)
+    for mode, job in {"forward": _forward, "training": _training}.items():
+        ms = _least({"": job(_ours("numba"), tensors)}, turns, time.process_time)[""]
+        narrow = _in_child(mode, str(turns), variables=NARROW)
+        if narrow is not None:
+            yield Row(f"{mode} {LONG}, AVX2 code", narrow, "AVX-512 code / AVX2 code", ms / narrow, "at least 0.45")
+
+
+def _features() -> set[str]:
+    import llvmlite.binding as llvm
+
+    return {name for name, is_there in llvm.get_host_cpu_features().items() if is_there}
+
+
+def _on_gpu(backend: str, turns: int) -> Iterator[Row]:
+    """Line scans against the least time an H100 needs for the exponentials, and backward for the arithmetic."""
+    u = torch.randn(2, 64, 64, 64, 384, device="cuda")
+    B = torch.randn(2, 64, 64, 64, STATES, device="cuda")
+    given = {
+        "u": u,
+        "delta": u - 2,
+        "A": -torch.arange(1.0, STATES + 1, device="cuda").repeat(384, 1),
+        "B": B,
+        "C": B.flip(0),
+        "z": u.clone(),
+    }
+    updates = u.numel() * STATES
+
+    lines: Scan = partial(scan_volume, routes=["+x"], delta_softplus=True, backend=backend)
+    floors = {"forward": updates * PS_OF_AN_EXPONENTIAL * 1e-9, "training": 0.0}
+    floors["training"] = floors["forward"] + updates * PS_OF_A_BACKWARD_UPDATE * 1e-9
+    jobs = {"forward": _forward(lines, given), "training": _training(lines, given)}
+    ms = {name: _on_stream(job, turns) for name, job in jobs.items()}
+    for name, bound in (("forward", "at most 1.5"), ("training", "at most 2")):
+        yield Row(f"{name}, lines of (2, 64, 64, 64, 384)", ms[name], "ours / floor", ms[name] / floors[name], bound)
+    yield from _against_mamba_ssm(backend, turns)
+
+
+def _against_mamba_ssm(backend: str, turns: int) -> Iterator[Row]:
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # type: ignore[import-not-found]
+    except ImportError:
+        return
+    tensors = _channels_first(_tensors(2, 384, 32768, STATES, "cuda"))
+    for mode, job in {"forward": _forward, "training": _training}.items():
+        ours = _on_stream(job(_ours(backend, "bdl"), tensors), turns)
+        theirs = _on_stream(job(partial(selective_scan_fn, delta_softplus=True), tensors), turns)
+        yield Row(f"{mode} (2, 384, 32768, {STATES})", ours, "mamba_ssm / ours", theirs / ours)
+
+
+def _on_stream(job: Callable[[], object], turns: int) -> float:
+    best = float("inf")
+    for turn in range(turns + 2):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        job()
+        end.record()
+        torch.cuda.synchronize()
+        if turn > 1:
+            best = min(best, start.elapsed_time(end))
+    return best
+
+
+def _in_child(*arguments: str, variables: dict[str, str] | None = None) -> float | None:
+    """What another process measures; None where it cannot."""
+    environment = {**os.environ, **(variables or {})}
+    command = [sys.executable, "-m", __name__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return float(json.loads(done.stdout)) if done.returncode == 0 else None
+
+
+def _peak_memory(backend: str, merge: str) -> float:
+    """Peak memory of a scan along six routes, in inputs and outputs."""
+    volume = _volume()
+    A = -torch.arange(1.0, STATES + 1).repeat(VOLUME[-1], 1)
+    u, delta, B, C = volume
+
+    def scan(size: int) -> Any:
+        u_part, delta_part, B_part, C_part = (x[:, :size] for x in (u, delta, B, C))
+        return scan_volume(u_part, delta_part, A, B_part, C_part, routes=SIX, merge=merge, backend=backend)
+
+    scan(1)  # kernels and threads are there from now on
+    before = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    y = scan(VOLUME[1])
+    needed = sum(x.nbytes for x in (*volume, y))
+    return (_memory("VmHWM") - before + needed - y.nbytes) / needed
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For JSON."""
+    return [asdict(row) for row in rows]
+
+
+def _child(what: str, *arguments: str) -> float:
+    torch.set_num_threads(1)
+    if what == "memory":
+        return _peak_memory(*arguments)
+    job = {"forward": _forward, "training": _training}[what]
+    return _least({"": job(_ours("numba"), _tensors(*LONG))}, int(arguments[0]), time.process_time)[""]
+
+
+if __name__ == "__main__":
+    print(json.dumps(_child(*sys.argv[1:])))
