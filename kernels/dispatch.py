@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from umamba_seg.errors import BackendUnavailableError, UsageError
+from umamba_seg.kernels.conv_problem import Conv
 from umamba_seg.kernels.problem import Scan
 
 
@@ -27,17 +28,36 @@ class ScanBackend(Protocol):
         """The gradients of `scan.differentiable()` by name, in memory from `torch.empty_like`."""
 
 
+class ConvBackend(Protocol):
+    """What `umamba_seg.kernels.<backend>.conv` offers where there is one."""
+
+    def forward(self, conv: Conv) -> Tensor:
+        """y, in memory from `torch.empty_like(u)`."""
+
+    def backward(self, conv: Conv, grad: Tensor) -> dict[str, Tensor]:
+        """The gradients of `conv.differentiable()` by name, in memory from `torch.empty_like`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One way to run a scan; its module is imported when it first runs."""
+    """One way to run scans; its modules are imported when they first run."""
 
     name: str
     why_not: Callable[[torch.device, torch.dtype], str | None]  # None where it can run, else the reason it cannot
     is_twice_differentiable: bool = False
+    operators: tuple[str, ...] = ("scan",)  # what it has a module for
 
     def load(self) -> ScanBackend:
-        """Import the module that does the work."""
+        """Import the module that scans."""
         return cast(ScanBackend, import_module(f"umamba_seg.kernels.{self.name}.scan"))
+
+    def load_conv(self) -> ConvBackend:
+        """Import the module that convolves."""
+        return cast(ConvBackend, import_module(f"umamba_seg.kernels.{self.name}.conv"))
+
+    def why_no(self, operator: str, device: torch.device, dtype: torch.dtype) -> str | None:
+        """None where it can run an operator on such tensors, else the reason it cannot."""
+        return self.why_not(device, dtype) if operator in self.operators else f"it has no {operator}"
 
 
 def _needs_numba(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -64,7 +84,7 @@ def _needs_triton(device: torch.device, dtype: torch.dtype) -> str | None:
 BACKENDS = (  # in order of preference
     Backend("numba", _needs_numba),
     Backend("triton", _needs_triton),
-    Backend("torch", lambda device, dtype: None, is_twice_differentiable=True),
+    Backend("torch", lambda device, dtype: None, is_twice_differentiable=True, operators=("scan", "conv")),
 )
 
 # A plain global, since torch.compile guards on it: a ContextVar it cannot trace, a changed environment it does not see.
@@ -90,19 +110,29 @@ def why_not(u: Tensor) -> dict[str, str | None]:
     return {backend.name: backend.why_not(u.device, dtype) for backend in BACKENDS}
 
 
-def choose(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Backend:
+def choose(name: str, device: torch.device, dtype: torch.dtype = torch.float32, operator: str = "scan") -> Backend:
     """The backend to run tensors on `device` with, in arithmetic of `dtype`. A name is never replaced by another."""
     _check_name(name)
     if name == "auto":
-        return next(backend for backend in BACKENDS if backend.why_not(device, dtype) is None)
+        return next(backend for backend in BACKENDS if backend.why_no(operator, device, dtype) is None)
     backend = next(backend for backend in BACKENDS if backend.name == name)
-    if reason := backend.why_not(device, dtype):
+    if reason := backend.why_no(operator, device, dtype):
         raise BackendUnavailableError(
-            f"backend {name!r} cannot run this scan: {reason}",
+            f"backend {name!r} cannot run this {operator}: {reason}",
             how=['backend="auto" takes the first that can'],
             code="backend-unavailable",
         )
     return backend
+
+
+def refuse_second_derivatives(backend: Backend) -> None:
+    """Say that a backend has none."""
+    if not backend.is_twice_differentiable:
+        raise BackendUnavailableError(
+            f"backend {backend.name!r} has no second derivatives",
+            how=['call with backend="torch"'],
+            code="no-second-derivative",
+        )
 
 
 def requested(backend: str) -> str:

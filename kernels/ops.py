@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umamba_seg.errors import BackendUnavailableError
-from umamba_seg.kernels.dispatch import choose
+from umamba_seg.kernels.dispatch import choose, refuse_second_derivatives
 from umamba_seg.kernels.problem import DIFFERENTIABLE, Scan
 from umamba_seg.kernels.torch import plain
 
@@ -89,13 +88,7 @@ def _keep_twice(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None
 def _differentiate_twice(ctx: Any, directions: list[Tensor | None]) -> tuple[Any, ...]:
     grad_y, grad_last, *tensors = ctx.saved_tensors
     scan = Scan(*tensors, *ctx.options)
-    backend = choose(ctx.backend, scan.u.device, scan.state_dtype)
-    if not backend.is_twice_differentiable:
-        raise BackendUnavailableError(
-            f"backend {backend.name!r} has no second derivatives",
-            how=['call the scan with backend="torch"'],
-            code="no-second-derivative",
-        )
+    refuse_second_derivatives(choose(ctx.backend, scan.u.device, scan.state_dtype))
     by_name = plain.second_derivatives(scan, grad_y, grad_last, directions)
     return (
         by_name.get("grad_y"), by_name.get("grad_last"), None,

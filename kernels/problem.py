@@ -165,20 +165,10 @@ class Scan:
 
     def check_values(self) -> None:
         """Refuse tables and offsets that make no sense. A traced call knows shapes only; here are values."""
-        voxels = prod(self.space)
         for order in self.orders():
-            if order.offsets is not None:
-                ends: list[int] = order.offsets.tolist()
-                is_short = ends[-1] != order.length and (order.table is None or ends[-1] > order.length)
-                if ends[0] != 0 or is_short or ends != sorted(ends):
-                    most = f"the number of tokens, {order.length}"
-                    raise ValueError(f"offsets (cu_seqlens or reset) must rise from 0 to {most}; got {ends}")
-            if order.table is not None and order.table.numel():
-                low, high = (int(x) for x in order.table.aminmax())
-                if low < -1 or high >= voxels:
-                    raise ValueError(f"a table names voxels from 0 to {voxels - 1}, or -1; got {low} to {high}")
-                if self.is_stacked and has_repeats(order.table):
-                    raise ValueError('a table that names a voxel twice needs merge="sum"')
+            order.check_values(prod(self.space))
+            if self.is_stacked and order.table is not None and has_repeats(order.table):
+                raise ValueError('a table that names a voxel twice needs merge="sum"')
 
 
 def slots(order: Order) -> int:

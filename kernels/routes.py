@@ -68,6 +68,25 @@ class Order:
             stride == prod(self.counts[i + 1 :]) or self.counts[i] == 1 for i, stride in enumerate(self.strides)
         )  # fmt: skip
 
+    def check_values(self, voxels: int) -> None:
+        """Refuse a table and offsets that make no sense in a volume of so many voxels."""
+        if self.offsets is not None:
+            ends: list[int] = self.offsets.tolist()
+            is_short = ends[-1] != self.length and (self.table is None or ends[-1] > self.length)
+            if ends[0] != 0 or is_short or ends != sorted(ends):
+                most = f"the number of tokens, {self.length}"
+                raise ValueError(f"offsets (cu_seqlens or reset) must rise from 0 to {most}; got {ends}")
+        if self.table is not None and self.table.numel():
+            low, high = (int(x) for x in self.table.aminmax())
+            if low < -1 or high >= voxels:
+                raise ValueError(f"a table names voxels from 0 to {voxels - 1}, or -1; got {low} to {high}")
+
+    def voxel(self, token: int) -> int:
+        """The voxel of a token of a route without a table."""
+        _, middle, fast = self.counts
+        digits = token // (fast * middle), token // fast % middle, token % fast
+        return self.start + sum(digit * stride for digit, stride in zip(digits, self.strides, strict=True))
+
     def bounds(self) -> Iterator[tuple[int, int]]:
         """The first token and the end of every piece."""
         if self.offsets is not None:

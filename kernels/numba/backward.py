@@ -66,7 +66,7 @@ U, DELTA, Z, B, C, GRAD_Y, DU, DDELTA, DZ, DB, DC = (
     for name in ("u", "delta", "z", "B", "C", "grad_y", "du", "ddelta", "dz", "dB", "dC")
 )  # fmt: skip
 SIZES, ROWS, STATES, SUMS = (fields.place(name) for name in ("groups", "dt_scale", "initial", "grad_rates"))
-PIECES, STRIDE_FAST = fields.place("pieces"), fields.place("stride_fast")
+PIECES = fields.place("pieces")
 
 
 @cache
@@ -97,7 +97,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
         packed_before = shifted + ROW
 
         groups, channels, blocks, states, chunks, softplus, mode, scaled, _weighted = load_ints(frame + SIZES, 9)
-        pieces, table, _table_batch, slots = load_ints(frame + PIECES, 4)
+        pieces, table, _table_batch, slots, ahead = load_ints(frame + PIECES, 5)
         scale_row, unscale_row, rates, inverse_rates, biases, skips, weights, weight_batch = load_ints(frame + ROWS, 8)
         initial, _last, checkpoints, grad_initial, grad_last = load_ints(frame + STATES, 5)
         grad_rates, grad_biases, grad_skips, grad_weights = load_ints(frame + SUMS, 4)
@@ -117,7 +117,6 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
         shifts = carries + (last_group - first_group) * in_item * block_bytes
         wide = 4 * groups * channels  # bytes from one state to the next where states are kept
         is_padded, is_gated = table != 0, load_int(frame + Z) != 0
-        ahead = -TILE * load_int(frame + STRIDE_FAST)
         scale, unscale, own = load(scale_row), load(unscale_row), splat(0.0)
         if mode != OWN:
             own = splat(1.0)

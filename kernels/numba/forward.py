@@ -42,7 +42,7 @@ from umamba_seg.kernels.numba.words import (
 
 U, DELTA, Z, Y, B, C = (fields.place(name) for name in ("u", "delta", "z", "y", "B", "C"))
 SIZES, ROWS, STATES = fields.place("groups"), fields.place("dt_scale"), fields.place("initial")
-PIECES, STRIDE_FAST = fields.place("pieces"), fields.place("stride_fast")
+PIECES = fields.place("pieces")
 
 
 @cache
@@ -62,7 +62,7 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
         dots = tokens + 8 * TILE
         packed = dots + 8 * TILE
         groups, channels, blocks, states, chunks, softplus, mode, scaled, weighted = load_ints(frame + SIZES, 9)
-        pieces, table, _table_batch, slots = load_ints(frame + PIECES, 4)
+        pieces, table, _table_batch, slots, ahead = load_ints(frame + PIECES, 5)
         scale_row, _unscale, rates, inverse_rates, biases, skips, weights, weight_batch = load_ints(frame + ROWS, 8)
         initial, last_states, checkpoints = load_ints(frame + STATES, 3)
         first_sequence, last_sequence, first_group, last_group, first_block, last_block = load_ints(item, 6)
@@ -73,7 +73,6 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
         carries = states_of_all + (last_group - first_group) * in_item * block_bytes
         wide = 4 * groups * channels  # bytes from one state to the next where states are kept
         is_padded, is_gated, is_scaled, is_weighted = table != 0, load_int(frame + Z) != 0, scaled != 0, weighted != 0
-        ahead = TILE * load_int(frame + STRIDE_FAST)
         scale, own = load(scale_row), splat(0.0)
         if mode != OWN:
             own = splat(1.0)

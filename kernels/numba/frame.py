@@ -22,8 +22,10 @@ NUMBERS = (
     # the order of the tokens, see `Order`
     "count_slow", "count_middle", "count_fast", "stride_slow", "stride_middle", "stride_fast", "start",
     "offsets", "run", "window", "pieces_of_a_run", "pieces", "table", "table_batch", "slots",
+    "ahead",  # voxels from those of one tile to those of the next
     # rows of one vector for each block of channels: [block][lane], rates also [block][state][lane]
     "dt_scale", "dt_unscale", "rates", "inverse_rates", "bias", "skip", "weight", "weight_batch",
+    "partner",  # the frame of the reverse of these lines, see `pair`
     # states: [batch item][piece][n][d], checkpoints [batch item][slot][n][d]
     "initial", "last", "checkpoints", "grad_initial", "grad_last",
     # sums over the sequences of one run: [run][block][lane], those of A also [state]

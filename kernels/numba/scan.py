@@ -30,19 +30,25 @@ def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
     y, last, checkpoints = scan.new_y(), scan.new_last_state(), scan.new_checkpoints()
     target = memory.Target(y, scan.space, given.groups, given.is_row, given.orders)
     kernel = forward_kernel(given.chunk, scan.exact_gain)
+    pairs = given.pairs()
     for k, order in enumerate(given.orders):
+        if k - 1 in pairs:
+            continue  # done with the route before
         route = given.route(k)
         states = torch.zeros(scan.batch, order.pieces, scan.states, scan.channels) if scan.keeps_last else None
         route.arrays["y"] = target.told(k)
         route.numbers |= {"last": route.address(states), "checkpoints": given.checkpoints_of(k, checkpoints)}
+        route.numbers["ahead"] = given.ahead(k, is_backward=False)
+        if k in pairs:
+            route.numbers["partner"] = route.address(torch.tensor(given.route(k + 1, route.held).frame()))
         threads = work.threads_for(scan, order.length)
         sequences = scan.batch if order.table is not None else scan.batch * order.pieces
         items = work.forward_items(sequences, given.groups, given.blocks, threads)
         if order.table is not None:  # it may name a voxel twice: one thread writes all of a channel
             items = [(first * order.pieces, last * order.pieces, *rest) for first, last, *rest in items]
         most = max(((e - d) * (g - f) for _, _, d, e, f, g in items), default=0)
-        scratch = given.scratch(tiles=7, blocks=most, parts=0)
-        work.run(kernel, route.frame(), items, scratch, threads)
+        scratch = given.scratch(tiles=7, blocks=most, parts=int(k in pairs))
+        work.run(pair_kernel(given.chunk) if k in pairs else kernel, route.frame(), items, scratch, threads)
         if states is not None:
             last[k, :, : order.pieces] = states.transpose(-1, -2)
     return target.finished(), last, checkpoints
@@ -74,6 +80,7 @@ def backward(scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: 
         route.arrays["grad_y"] = memory.told(grad_y, k, given.groups, given.tokens)
         steps = {name: x.begin(k, order, plan) for name, x in coefficients.items()}
         route.arrays |= {f"d{name}": array for name, (array, _, _) in steps.items()}
+        route.numbers["ahead"] = given.ahead(k, is_backward=True)
         route.numbers |= {
             "checkpoints": given.checkpoints_of(k, checkpoints),
             "grad_initial": route.address(grad_initial),
@@ -111,6 +118,12 @@ def forward_kernel(chunk: int, is_exact: bool) -> Kernel:
 
 
 @cache
+def pair_kernel(chunk: int) -> Kernel:
+    """The kernel for both directions of lines, loaded or compiled."""
+    return load(kernel_name("pair", chunk), partial(_make, "pair", chunk, False))
+
+
+@cache
 def backward_kernel(chunk: int, is_exact: bool) -> Kernel:
     """The kernel for chunks of so many states, loaded or compiled."""
     return load(kernel_name("backward", chunk, is_exact), partial(_make, "backward", chunk, is_exact))
@@ -122,8 +135,13 @@ def kernel_name(direction: str, chunk: int, is_exact: bool = False) -> str:
 
 
 def _make(name: str, chunk: int, is_exact: bool) -> Any:
+    # these bring numba, which is needed only to compile
+    if name == "pair":
+        from umamba_seg.kernels.numba.pair import pair_source
+
+        return pair_source(chunk)
     if name == "forward":
-        from umamba_seg.kernels.numba.forward import forward_source as make  # brings numba, needed only to compile
+        from umamba_seg.kernels.numba.forward import forward_source as make
     else:
         from umamba_seg.kernels.numba.backward import backward_source as make
     return make(chunk, is_exact)
@@ -171,10 +189,32 @@ class _Given:
         self.inputs = {name: memory.readable(x, scan.space, self.is_row) for name, x in inputs.items() if x is not None}
         self.tokens = self.inputs["u"].shape[2]
 
-    def route(self, k: int) -> _Route:
-        """The inputs of one route."""
+    def pairs(self) -> set[int]:
+        """Routes done in one go with the one behind them: lines there and back, alike but for B, C, D and weights."""
+        scan = self.scan
+        shared = [x for x in (scan.u, scan.delta, scan.A, scan.delta_bias) if x is not None]
+        is_plain = not scan.is_stacked and not scan.keeps_last and scan.initial_state is None
+        if not is_plain or scan.exact_gain or scan.exclusive == "shift" or any(x.shape[0] > 1 for x in shared):
+            return set()
+        found: set[int] = set()
+        for k in range(len(self.orders) - 1):
+            if k - 1 not in found and self._are_reverse(k, k + 1) and scan.scale(k) == scan.scale(k + 1):
+                found.add(k)
+        return found
+
+    def _are_reverse(self, k: int, other: int) -> bool:
+        one, two = self.orders[k], self.orders[other]
+        if any(order.table is not None or order.offsets is not None for order in (one, two)):
+            return False
+        is_one_piece = one.run == one.window == two.run == two.window == one.counts[2] <= CHECKPOINT_STEP
+        slow = one.counts == two.counts and one.strides[:2] == two.strides[:2]
+        return is_one_piece and slow and one.strides[2] == -two.strides[2] and one.counts[2] > 1
+
+    def route(self, k: int, held: list[Tensor] | None = None) -> _Route:
+        """The inputs of one route; what must stay in memory is added to `held`."""
         scan, order = self.scan, self.orders[k]
-        route = _Route({name: memory.told(x, k, self.groups, self.tokens) for name, x in self.inputs.items()}, {})
+        arrays = {name: memory.told(x, k, self.groups, self.tokens) for name, x in self.inputs.items()}
+        route = _Route(arrays, {}, [] if held is None else held)
         A = scan.A[k if scan.A.shape[0] > 1 else 0].float()
         if scan.exact_gain:
             A = torch.where(A.abs() < LEAST_RATE, LEAST_RATE, A)
@@ -208,6 +248,17 @@ class _Given:
             table = order.table.contiguous()
             route.numbers |= {"table": route.address(table), "table_batch": 8 * order.length * (len(table) > 1)}
         return route
+
+    def ahead(self, k: int, is_backward: bool) -> int:
+        """How many voxels the tokens of the next tile lie ahead, for prefetching; 0 where no number tells."""
+        order = self.orders[k]
+        if order.table is not None or not order.run:
+            return 0
+        step = CHECKPOINT_STEP
+        piece = min(order.run, order.window) if order.offsets is None else order.length
+        if piece <= step:  # the next tile is the next piece
+            return order.voxel(piece) - order.voxel(0) if piece < order.length else 0
+        return (order.voxel(step) - order.voxel(0)) * (-1 if is_backward else 1)
 
     def checkpoints_of(self, k: int, checkpoints: Tensor) -> int:
         """Where the checkpoints of a route lie; 0 where it has none."""

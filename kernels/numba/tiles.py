@@ -162,11 +162,10 @@ def fetch(to, pitch, width, source, batch, group, first, lanes, tokens, steps, a
         for t in range(0, steps, LANES):
             count = least(steps - t, LANES)
             token, last = load_int(tokens + 8 * t), load_int(tokens + 8 * (t + count - 1))
-            if last >= token:
-                transpose_block(to + t * pitch, pitch, LANES, width, base + 4 * token, by_channel, lanes, count)
-            else:
-                end = to + (t + count - 1) * pitch
-                transpose_block(end, -pitch, count, width, base + 4 * last, by_channel, lanes, count)
+            at, row, by = base + 4 * token, to + t * pitch, pitch
+            if last < token:  # against the order of memory: from the last token, rows upwards
+                at, row, by = base + 4 * last, to + (t + count - 1) * pitch, -pitch
+            transpose_block(row, by, count, width, at, by_channel, lanes, count)
 
 
 @inline
@@ -232,11 +231,10 @@ def put(target, offset, batch, group, first, lanes, tokens, steps, source, pitch
         for t in range(0, steps, LANES):
             count = least(steps - t, LANES)
             token, last = load_int(tokens + 8 * t), load_int(tokens + 8 * (t + count - 1))
-            if last >= token:
-                transpose_block(base + 4 * token, by_channel, lanes, count, source + t * pitch, pitch, count, lanes)
-            else:
-                end = source + (t + count - 1) * pitch
-                transpose_block(base + 4 * last, by_channel, lanes, count, end, -pitch, count, lanes)
+            at, row, by = base + 4 * token, source + t * pitch, pitch
+            if last < token:
+                at, row, by = base + 4 * last, source + (t + count - 1) * pitch, -pitch
+            transpose_block(at, by_channel, lanes, count, row, by, count, lanes)
 
 
 @inline

@@ -414,6 +414,44 @@ def advance(typing: Any, h: Any, a: Any, inverse: Any, dt: Any, x: Any, u: Any, 
 
 
 @intrinsic
+def advance_keeping_decays(typing: Any, h: Any, a: Any, dt: Any, x: Any, bc: Any, decays: Any) -> Signature:
+    """`advance` that also stores the decays."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        e, n = Emit(builder), signature.args[0].count
+        h, a, dt, x, bc, decays = args
+        states: list[Value] = []
+        outputs: list[Value] = []
+        for i in range(n):
+            decay = e.exp2(e.mul(dt, builder.extract_value(a, i)))
+            e.store(decays, decay, i * ROW)
+            m = e.mul(decay, builder.extract_value(h, i))
+            _accumulate(e, outputs, i, e.broadcast(bc, n + i), m)
+            states.append(e.fma(x, e.broadcast(bc, i), m))
+        return context.make_tuple(builder, signature.return_type, (e.tuple(states), e.total(outputs)))
+
+    return types.Tuple((h, VECTOR))(h, a, VECTOR, VECTOR, INT, INT), generate
+
+
+@intrinsic
+def advance_with_decays(typing: Any, h: Any, x: Any, bc: Any, decays: Any) -> Signature:
+    """`advance` with decays from memory."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        e, n = Emit(builder), signature.args[0].count
+        h, x, bc, decays = args
+        states: list[Value] = []
+        outputs: list[Value] = []
+        for i in range(n):
+            m = e.mul(e.load(decays, i * ROW), builder.extract_value(h, i))
+            _accumulate(e, outputs, i, e.broadcast(bc, n + i), m)
+            states.append(e.fma(x, e.broadcast(bc, i), m))
+        return context.make_tuple(builder, signature.return_type, (e.tuple(states), e.total(outputs)))
+
+    return types.Tuple((h, VECTOR))(h, VECTOR, INT, INT), generate
+
+
+@intrinsic
 def read_states(typing: Any, h: Any, bc: Any) -> Signature:
     """sum C * h."""
 

@@ -3,46 +3,24 @@
 Shapes, beside those of `problem.py`: r rows, l tokens, d channels of a part.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from umamba_seg.kernels.problem import Scan
 from umamba_seg.kernels.torch.blocks import Block
-from umamba_seg.kernels.torch.operands import COEFFICIENTS, flat, is_constant, of_route
+from umamba_seg.kernels.torch.operands import COEFFICIENTS, is_constant, of_route
 from umamba_seg.kernels.torch.runs import Run
+from umamba_seg.kernels.torch.total import Total
 
 
-class Total:
-    """A volume in the making: what blocks add to it, in the type of the arithmetic.
-
-    Args:
-        scan: Whose.
-        target: (k, b, *space, *), memory for the result.
-    """
-
-    def __init__(self, scan: Scan, target: Tensor) -> None:
-        self.target, dims = target, len(scan.space)
-        self.is_target = target.dtype == scan.state_dtype and (dims == 1 or target.is_contiguous())
-        if self.is_target:
-            self.sum = flat(scan, target.zero_())
-        else:
-            shape = (*target.shape[:2], math.prod(scan.space), *target.shape[2 + dims :])
-            self.sum = target.new_zeros(shape, dtype=scan.state_dtype)
-
-    def add(self, name: str, run: Run, block: Block, x: Tensor) -> None:
-        """Add what a block has for the tensor `name`: (r, l, d), or for B and C (r, l, g, n)."""
-        total = of_route(self.sum, run.route)
-        if name not in COEFFICIENTS:
-            run.place(name).add(run.part.channels(total), block, x)
-            return
-        total = run.part.groups(total)
-        run.place(name).add(total, block, x.unflatten(2, (total.shape[2], -1)).sum(3))
-
-    def finished(self) -> Tensor:
-        """The result."""
-        return self.target if self.is_target else self.target.copy_(self.sum.view(self.target.shape))
+def add_tokens(total: Total, name: str, run: Run, block: Block, x: Tensor) -> None:
+    """Add what a block has for the tensor `name`: (r, l, d), or for B and C (r, l, g, n)."""
+    target = of_route(total.sum, run.route)
+    if name not in COEFFICIENTS:
+        run.place(name).add(run.part.channels(target), block, x)
+        return
+    target = run.part.groups(target)
+    run.place(name).add(target, block, x.unflatten(2, (target.shape[2], -1)).sum(3))
 
 
 class Gradients:
@@ -60,12 +38,13 @@ class Gradients:
             shapes["weights"] = torch.Size((scan.number_of_routes, scan.batch, scan.channels))
         self.sums = {name: scan.u.new_zeros(shape, dtype=scan.state_dtype) for name, shape in shapes.items()}
         volumes = [name for name in self.given if name not in self.sums]
-        self.totals = {name: Total(scan, torch.empty_like(self.given[name])) for name in volumes}
+        dims, dtype = len(scan.space), scan.state_dtype
+        self.totals = {name: Total(torch.empty_like(self.given[name]), dims, dtype) for name in volumes}
 
     def add(self, name: str, run: Run, block: Block, x: Tensor) -> None:
         """Add what a block gives: (r, l, *) to a volume, else (d,), or (d, n)."""
         if name in self.totals:
-            self.totals[name].add(name, run, block, x)
+            add_tokens(self.totals[name], name, run, block, x)
         else:
             axis = -1 if name in ("D", "delta_bias") else -2
             run.part.channels(of_route(self.sums[name], run.route), axis).add_(x)

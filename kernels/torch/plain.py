@@ -14,6 +14,7 @@ from torch import Tensor
 
 from umamba_seg.kernels.problem import Scan
 from umamba_seg.kernels.routes import Order
+from umamba_seg.kernels.torch import second
 
 SERIES_BELOW = 1.0  # of |dt * A|, where the exact gain is summed up as a series: a quotient has no derivatives at A = 0
 SERIES_TERMS = 24
@@ -36,28 +37,13 @@ def scan_volume(scan: Scan) -> tuple[Tensor, Tensor]:
 def second_derivatives(
     scan: Scan, grad_y: Tensor | None, grad_last: Tensor | None, directions: Sequence[Tensor | None]
 ) -> dict[str, Tensor | None]:
-    """The derivative of the scan's gradients along `directions`, by the name of what it is taken for.
+    """The derivative of the scan's gradients along `directions`; see `second.second_derivatives`."""
 
-    Args:
-        scan: Which.
-        grad_y: Where the gradients were taken; so is `grad_last`.
-        directions: One for each of `scan.differentiable()`; None stands for zero.
-    """
-    go_on = torch.is_grad_enabled()  # off unless a third derivative is wanted
-    with torch.enable_grad():
-        inputs: dict[str, Any] = {name: _alias(value) for name, value in scan.differentiable().items()}
-        seeds = {name: _alias(x) for name, x in (("grad_y", grad_y), ("grad_last", grad_last)) if x is not None}
-        y, last = scan_volume(replace(scan, **inputs))
-        outputs = [x for x, grad in ((y, grad_y), (last, grad_last)) if grad is not None]
-        first = torch.autograd.grad(
-            outputs, list(inputs.values()), list(seeds.values()), create_graph=True, materialize_grads=True
-        )
-        moved = [(x, v) for x, v in zip(first, directions, strict=True) if v is not None and x.requires_grad]
-        wanted = inputs | seeds
-        second = torch.autograd.grad(
-            [x for x, _ in moved], list(wanted.values()), [v for _, v in moved], create_graph=go_on, allow_unused=True
-        )
-    return dict(zip(wanted, second, strict=True))
+    def compute(inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return scan_volume(replace(scan, **inputs))
+
+    seeds = {"grad_y": grad_y, "grad_last": grad_last}
+    return second.second_derivatives(compute, scan.differentiable(), seeds, directions)
 
 
 def _scan_route(scan: Scan, route: int, order: Order) -> tuple[Tensor, Tensor]:  # (b, v, d), (b, s, d, n)
@@ -137,8 +123,3 @@ def _relative_gain(exponent: Tensor) -> Tensor:
         series = series * x + 1 / math.factorial(k + 1)
     far = exponent.masked_fill(is_near, 1)
     return torch.where(is_near, series, torch.expm1(far) / far)
-
-
-def _alias(x: Tensor) -> Tensor:
-    """The same values as a node of its own: u may be computed from delta, and still each wants its own derivative."""
-    return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()

@@ -15,17 +15,18 @@ from torch import Tensor
 
 from umamba_seg.kernels.problem import Scan
 from umamba_seg.kernels.torch.blocks import Block
-from umamba_seg.kernels.torch.gradients import Gradients, Total
+from umamba_seg.kernels.torch.gradients import Gradients, add_tokens
 from umamba_seg.kernels.torch.operands import Operands, flat, of_route
 from umamba_seg.kernels.torch.parts import parts
 from umamba_seg.kernels.torch.recurrence import Recurrence
 from umamba_seg.kernels.torch.runs import Run, kept_states, runs
+from umamba_seg.kernels.torch.total import Total
 
 
 def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
     """y, the last states, and the states before the blocks."""
-    merged, last, checkpoints = Total(scan, scan.new_y()), scan.new_last_state(), scan.new_checkpoints().zero_()
-    kept = kept_states(scan, checkpoints)
+    last, checkpoints = scan.new_last_state(), scan.new_checkpoints().zero_()
+    merged, kept = Total(scan.new_y(), len(scan.space), scan.state_dtype), kept_states(scan, checkpoints)
     for operands, run in _work(scan):
         part, state = run.part, operands.states(scan.initial_state, run)
         for block in run.blocks:
@@ -34,7 +35,7 @@ def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
             piece = _Piece(operands, run, block)
             h = piece.recurrence.states(state)
             state = h[-1, :, -1].clone()
-            merged.add("y", run, block, piece.output(h))
+            add_tokens(merged, "y", run, block, piece.output(h))
         if scan.keeps_last:
             run.rows.put(part.channels(last[run.route], -2), run.pieces, operands.ungroup(state))
     return merged.finished(), last, checkpoints

@@ -109,6 +109,13 @@ class Table:
         voxels = self.voxels.gather(2, before.clamp(min=0)).masked_fill(before < 0, -1)
         return replace(self, voxels=voxels, is_full=False)
 
+    def closed(self) -> "Table":
+        """The same pieces, those tokens last that are not there."""
+        if self.is_full:
+            return self
+        order = (self.voxels < 0).long().argsort(dim=2, stable=True)
+        return replace(self, voxels=self.voxels.gather(2, order))
+
     def _of(self, block: Block) -> Tensor:  # (b or 1, p, l)
         items = block.rows.items if self.voxels.shape[0] > 1 else slice(None)
         return self.voxels[items, block.rows.pieces, block.tokens]
@@ -150,9 +157,7 @@ def _tables(order: Order, space: tuple[int, ...], device: torch.device) -> Itera
     if not prod(space):
         lengths = torch.zeros_like(lengths)
     voxels = F.pad(order.voxels(device), (0, 1), value=-1)
-    size = torch.frexp(
-        (lengths - 1).clamp(min=0).double()
-    ).exponent  # pieces of one size: none twice as long as another
+    size = torch.frexp((lengths - 1).clamp(min=0).double()).exponent  # of one size, none is twice as long as another
     for which in size.unique():
         pieces = (size == which).nonzero()[:, 0]
         steps = torch.arange(int(lengths[pieces].max()), device=device)

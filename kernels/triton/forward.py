@@ -120,7 +120,7 @@ def scan_forward(
                 put(further(y_at, y, voxel), out, here, adds)
                 voxel, fast, mid = advance(path, route, batch, tempo, voxel, fast, mid)
         if last is not None:
-            if (begin + chunk_tokens >= end) & ((begin < end) | (chunk == 0)):
+            if (begin + chunk_tokens >= end) & ((begin < end) | (begin == first)):
                 store_states(pointers(last, route, batch, piece, channels), last.state, h, inside, N)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.kernels.volume_cases import VolumeCase
-from umamba_seg.kernels import ops, scan_volume, selective_scan, why_not
+from umamba_seg.kernels import causal_conv, ops, scan_volume, selective_scan, why_not
 from umamba_seg.kernels.dispatch import BACKENDS
 
 each_backend = pytest.mark.parametrize("backend", [backend.name for backend in BACKENDS])
@@ -50,6 +50,14 @@ def volume_scan_on(backend: str, *cases: VolumeCase, dtype: torch.dtype = torch.
     skip_unless_runs(backend, *cases, dtype=dtype)
     dims = len(cases[0].space)
     return partial(scan_volume, backend=backend, return_last_state=True, spatial_dims=dims)
+
+
+def conv_on(backend: str, dtype: torch.dtype = torch.float32) -> partial[Any]:
+    """`causal_conv` on one backend; skips the test where it cannot run cpu tensors of a type."""
+    chosen = next(candidate for candidate in BACKENDS if candidate.name == backend)
+    if reason := chosen.why_no("conv", torch.device("cpu"), dtype):
+        pytest.skip(reason)
+    return partial(causal_conv, backend=backend)
 
 
 def operator_arguments(monkeypatch: pytest.MonkeyPatch, function: Any, **given: Any) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.kernels.closeness import assert_within
 from tests.kernels.scan_cases import Case, outcome
 from umamba_seg.kernels import scan_volume, selective_scan
 
@@ -79,6 +80,32 @@ def test_no_number_of_threads_changes_a_bit_of_a_volume():
         torch.set_num_threads(threads)
         together = outcome(volume, tensors)
         assert [name for name in alone if not torch.equal(alone[name], together[name])] == []
+
+
+@pytest.mark.parametrize("exclusive", [None, "own"])
+@pytest.mark.parametrize("merge", ["sum", "mean"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_lines_there_and_back_in_one_go_are_the_sum_of_both(exclusive, merge, weighted):
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator)
+
+    space, d, n, routes = (3, 5, 33), 20, 17, ["+x", "-x", "-y", "+y", "+z"]
+    shared = {"u": normal(2, *space, d), "delta": normal(2, *space, d), "A": -normal(d, n).abs()}
+    own = {"B": normal(5, 2, *space, n), "C": normal(5, 2, *space, n), "D": normal(5, d)}
+    options = {"delta_softplus": True, "exclusive": exclusive, "backend": "numba", "spatial_dims": 3}
+    weights = normal(2, 5, d) if weighted else torch.ones(2, 5, d)
+
+    together = scan_volume(**shared, **own, z=shared["u"], routes=routes, merge=merge, weights=weights, **options)
+
+    alone = [
+        scan_volume(**shared, **{name: x[k] for name, x in own.items()}, routes=[route], **options)
+        * weights[:, k, None, None, None]
+        for k, route in enumerate(routes)
+    ]
+    total = sum(alone) * torch.nn.functional.silu(shared["u"]) / (5 if merge == "mean" else 1)
+    assert_within({"y": together}, {"y": total.double()})
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 16])

@@ -54,7 +54,7 @@ def scan_volume(
         gain = _held(dt, A_k) if exact_gain else dt[..., None]
 
         y = [[nothing] * prod(space) for _ in range(batch)]
-        pieces = [list(_pieces(route, resets[k], space, item)) for item in range(max(1, batch))]
+        pieces = [list(pieces_of(route, resets[k], space, item)) for item in range(max(1, batch))]
         last = []
         for item in range(batch):
             for piece, voxels in enumerate(pieces[item]):
@@ -99,7 +99,7 @@ def lines_of(route: str, space: tuple[int, ...]) -> list[list[int]]:
     return numbers.reshape(-1, prod(numbers.shape[len(others) :])).tolist() if numbers.numel() else [[]]
 
 
-def _pieces(route: str | Tensor, reset: Reset, space: tuple[int, ...], item: int) -> Iterator[list[int]]:
+def pieces_of(route: str | Tensor, reset: Reset, space: tuple[int, ...], item: int) -> Iterator[list[int]]:
     """The numbers of the voxels of each piece."""
     if isinstance(route, Tensor):
         lines = [route.tolist() if route.dim() == 1 else route[item].tolist()]
