@@ -95,7 +95,7 @@ def scan_volume(
     u = canonical["u"]
     named, table, offsets = told(routes, reset, batch=u.shape[1], device=u.device, dims=dims)
     if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        _check_shapes(canonical, orders(named, u.shape[2:-1], table, offsets), dims)
+        _check_shapes(given, canonical, orders(named, u.shape[2:-1], table, offsets), dims)
     y, last_state, _ = ops.scan_forward(
         *(canonical.get(name) for name in tensors), table, offsets, named, list(decay_scale or ()),
         1 / len(routes) if merge == "mean" else 1.0, delta_softplus, exact_gain, exclusive or "",
@@ -157,18 +157,30 @@ def _with_route_axis(name: str, x: Tensor, dims: int) -> Tensor:
     return x.unsqueeze(-2) if name in ("B", "C") else x
 
 
-def _check_shapes(given: dict[str, Tensor], walked: Sequence[Order], dims: int) -> None:
-    u, A, routes = given["u"], given["A"], len(walked)
+def _check_shapes(given: dict[str, Tensor], canonical: dict[str, Tensor], walked: Sequence[Order], dims: int) -> None:
+    u, A, routes = canonical["u"], canonical["A"], len(walked)
     space = dict(zip(AXES[dims], u.shape[2:-1], strict=True))
     sizes = space | {"b": u.shape[1], "d": u.shape[-1], "n": A.shape[-1], "g": 1}
     sizes["s"] = max(order.pieces for order in walked)
     if not sizes["d"] or not sizes["n"]:
-        raise ValueError(f"there must be channels and states; got u {tuple(u.shape)} and A {tuple(A.shape)}")
+        raise ValueError(
+            f"there must be channels and states; got u {tuple(given['u'].shape)} and A {tuple(given['A'].shape)}"
+        )
     like_u = f"kb{AXES[dims]}d"
     axes = {"u": like_u, "delta": like_u, "z": like_u, "A": "kdn", "D": "kd", "delta_bias": "kd", "weights": "kbd"}
     axes |= dict.fromkeys(("B", "C"), f"kb{AXES[dims]}gn") | {"initial_state": "kbsdn"}
-    for name, x in given.items():
+    for name, x in canonical.items():
         expected = sizes | {"k": routes if name in ("weights", "initial_state") or x.shape[0] != 1 else 1}
         if name == "weights" and x.dim() == 3:
             expected |= {axis: 1 for axis, size in zip("kbd", x.shape, strict=True) if axis != "k" and size == 1}
-        check_shape(name, x, axes[name], expected)
+        if tuple(x.shape) != tuple(expected[axis] for axis in axes[name]):
+            check_shape(name, given[name], _axes_as_given(name, given[name], axes[name]), expected)
+            raise AssertionError(f"{name} fits as it was given, and not as it is used: {tuple(x.shape)}")
+
+
+def _axes_as_given(name: str, x: Tensor, axes: str) -> str:
+    """The axes of a tensor as the caller has them: with one for the routes only if it has one, none for groups."""
+    if name == "weights":
+        return "k" if x.dim() == 1 else "bkd"
+    axes = axes.replace("g", "")
+    return axes.removeprefix("k") if x.dim() < len(axes) and name != "initial_state" else axes
