@@ -82,7 +82,7 @@ def _needs_triton(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 BACKENDS = (  # in order of preference
-    Backend("numba", _needs_numba),
+    Backend("numba", _needs_numba, operators=("scan", "conv")),
     Backend("triton", _needs_triton),
     Backend("torch", lambda device, dtype: None, is_twice_differentiable=True, operators=("scan", "conv")),
 )

@@ -42,7 +42,7 @@ def told(x: Tensor, route: int, groups: int, tokens: int, adds: bool = False) ->
     batch, token, group, inner = (
         size * stride if extent > 1 else 0 for extent, stride in zip(one.shape, one.stride(), strict=True)
     )
-    return one.data_ptr(), batch, group, token or size * (tokens == 1), inner or size, KINDS[one.dtype], adds
+    return one.data_ptr(), batch, group, token or size * (tokens < 2), inner or size, KINDS[one.dtype], adds
 
 
 class Target:
@@ -78,14 +78,17 @@ class Target:
 def channel_rows(x: Tensor, groups: int) -> Tensor:
     """(*, d) -> (*, groups, blocks, LANES) in float32, filled up with 0."""
     x = x.float().unflatten(-1, (groups, -1))
-    missing = -x.shape[-1] % LANES
-    return F.pad(x, (0, missing)).unflatten(-1, (-1, LANES)).contiguous()
+    if missing := -x.shape[-1] % LANES:
+        x = F.pad(x, (0, missing))
+    return x.unflatten(-1, (-1, LANES)).contiguous()
 
 
 def state_rows(x: Tensor, groups: int, states: int) -> Tensor:
     """(d, n) -> (groups, blocks, states, LANES) in float32, filled up with 0."""
     x = x.float().T
-    return channel_rows(F.pad(x, (0, 0, 0, states - x.shape[0])), groups).movedim(0, 2).contiguous()
+    if missing := states - x.shape[0]:
+        x = F.pad(x, (0, 0, 0, missing))
+    return channel_rows(x, groups).movedim(0, 2).contiguous()
 
 
 def from_channel_rows(x: Tensor, channels: int) -> Tensor:

@@ -15,6 +15,7 @@ from umamba_seg.kernels.numba import frame as fields
 from umamba_seg.kernels.numba import memory, work
 from umamba_seg.kernels.numba.compiler import Kernel, load
 from umamba_seg.kernels.numba.frame import LANES, ROW
+from umamba_seg.kernels.numba.routes import order_numbers
 from umamba_seg.kernels.problem import CHECKPOINT_STEP, Scan, slots
 from umamba_seg.kernels.routes import Order
 
@@ -26,7 +27,7 @@ TILE_BYTES = CHECKPOINT_STEP * ROW
 
 def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
     """y, the last states, and the states that a backward pass starts from."""
-    given = _Given(scan, most_states=LANES)
+    given = _Given(scan, is_backward=False)
     y, last, checkpoints = scan.new_y(), scan.new_last_state(), scan.new_checkpoints()
     target = memory.Target(y, scan.space, given.groups, given.is_row, given.orders)
     kernel = forward_kernel(given.chunk, scan.exact_gain)
@@ -38,7 +39,6 @@ def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
         states = torch.zeros(scan.batch, order.pieces, scan.states, scan.channels) if scan.keeps_last else None
         route.arrays["y"] = target.told(k)
         route.numbers |= {"last": route.address(states), "checkpoints": given.checkpoints_of(k, checkpoints)}
-        route.numbers["ahead"] = given.ahead(k, is_backward=False)
         if k in pairs:
             route.numbers["partner"] = route.address(torch.tensor(given.route(k + 1, route.held).frame()))
         threads = work.threads_for(scan, order.length)
@@ -56,7 +56,7 @@ def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
 
 def backward(scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: Tensor | None) -> dict[str, Tensor]:
     """The gradients of all tensors of the scan, by name."""
-    given = _Given(scan, most_states=LANES // 2)
+    given = _Given(scan, is_backward=True)
     if grad_y is None:
         grad_y = scan.u.new_zeros(()).expand(scan.new_y().shape)
     grad_y = memory.readable(grad_y, scan.space, given.is_row)
@@ -80,7 +80,6 @@ def backward(scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: 
         route.arrays["grad_y"] = memory.told(grad_y, k, given.groups, given.tokens)
         steps = {name: x.begin(k, order, plan) for name, x in coefficients.items()}
         route.arrays |= {f"d{name}": array for name, (array, _, _) in steps.items()}
-        route.numbers["ahead"] = given.ahead(k, is_backward=True)
         route.numbers |= {
             "checkpoints": given.checkpoints_of(k, checkpoints),
             "grad_initial": route.address(grad_initial),
@@ -175,12 +174,12 @@ class _Route:
 class _Given:
     """The inputs as kernels get them."""
 
-    def __init__(self, scan: Scan, most_states: int) -> None:
-        self.scan, self.orders = scan, scan.orders()
+    def __init__(self, scan: Scan, *, is_backward: bool) -> None:
+        self.scan, self.orders, self.is_backward = scan, scan.orders(), is_backward
         self.groups = scan.groups
         self.channels = scan.channels // self.groups
         self.blocks = -(-self.channels // LANES)
-        self.chunk = chunk_of(scan.states, most_states)
+        self.chunk = chunk_of(scan.states, LANES // 2 if is_backward else LANES)
         self.chunks = -(-scan.states // self.chunk)
         self.is_row = len(scan.space) == 1 and all(order.table is None for order in self.orders)
         inputs = {"u": scan.u, "delta": scan.delta, "z": scan.z} | {
@@ -218,47 +217,28 @@ class _Given:
         A = scan.A[k if scan.A.shape[0] > 1 else 0].float()
         if scan.exact_gain:
             A = torch.where(A.abs() < LEAST_RATE, LEAST_RATE, A)
+        rates = route.address(self._states(A * LOG2E))
         scale = scan.scale(k)
         weights = torch.ones(1, scan.channels) if scan.weights is None else scan.weights[k].float()
         weights = self._channels((weights * scan.y_scale).expand(-1, scan.channels))
         pieces = order.pieces
-        route.numbers |= {
+        route.numbers |= order_numbers(order, route.held, is_backward=self.is_backward) | {
             "groups": self.groups, "channels": self.channels, "blocks": self.blocks,
             "states": scan.states, "chunks": self.chunks,
             "softplus": scan.delta_softplus, "mode": MODES[scan.exclusive],
             "is_scaled": scale != 1, "is_weighted": scan.weights is not None or scan.y_scale != 1,
-            "offsets": route.address(None if order.offsets is None else order.offsets.contiguous()),
-            "run": order.run, "window": order.window, "pieces": pieces,
-            "pieces_of_a_run": order.pieces_of_a_run if order.window else 1,
             "slots": slots(order),
             "dt_scale": route.address(torch.full((LANES,), scale)),
             "dt_unscale": route.address(torch.full((LANES,), -LOG2E / scale)),
-            "rates": route.address(self._states(A * LOG2E)),
-            "inverse_rates": route.address(self._states(1 / A) if scan.exact_gain else self._states(A)),
+            "rates": rates,
+            "inverse_rates": route.address(self._states(1 / A)) if scan.exact_gain else rates,  # else nobody uses them
             "bias": route.address(self._row(scan.delta_bias, k)),
             "skip": route.address(self._row(scan.D, k)),
             "weight": route.address(weights),
             "weight_batch": 4 * weights[0].numel() if len(weights) > 1 else 0,
             "initial": route.address(self._initial(k, pieces)),
         }  # fmt: skip
-        for name, count, stride in zip(("slow", "middle", "fast"), order.counts, order.strides, strict=True):
-            route.numbers |= {f"count_{name}": count, f"stride_{name}": stride}
-        route.numbers["start"] = order.start
-        if order.table is not None:
-            table = order.table.contiguous()
-            route.numbers |= {"table": route.address(table), "table_batch": 8 * order.length * (len(table) > 1)}
         return route
-
-    def ahead(self, k: int, is_backward: bool) -> int:
-        """How many voxels the tokens of the next tile lie ahead, for prefetching; 0 where no number tells."""
-        order = self.orders[k]
-        if order.table is not None or not order.run:
-            return 0
-        step = CHECKPOINT_STEP
-        piece = min(order.run, order.window) if order.offsets is None else order.length
-        if piece <= step:  # the next tile is the next piece
-            return order.voxel(piece) - order.voxel(0) if piece < order.length else 0
-        return (order.voxel(step) - order.voxel(0)) * (-1 if is_backward else 1)
 
     def checkpoints_of(self, k: int, checkpoints: Tensor) -> int:
         """Where the checkpoints of a route lie; 0 where it has none."""
@@ -330,7 +310,7 @@ class _CoefficientGradient:
         make = torch.zeros if is_constant or order.table is not None else torch.empty
         self.of_route = make(shape)
         one = self.of_route[0, :1]
-        array = memory.told(one, 0, shape[3], 0 if is_constant else self.given.tokens, order.table is not None)
+        array = memory.told(one, 0, shape[3], 2 if is_constant else self.given.tokens, order.table is not None)
         return array, 4 * one.numel() if is_constant else 0, 4 * one.numel() * runs
 
     def end(self, k: int) -> None:

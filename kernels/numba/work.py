@@ -23,7 +23,11 @@ Span = tuple[int, int]
 
 def threads_for(scan: Scan, tokens: int) -> int:
     """How many threads a route of so many tokens is worth."""
-    updates = scan.batch * tokens * scan.channels * scan.states
+    return threads_worth(scan.batch * tokens * scan.channels * scan.states)
+
+
+def threads_worth(updates: int) -> int:
+    """How many threads so much work is worth."""
     return max(1, min(torch.get_num_threads(), updates // UPDATES_OF_A_THREAD))
 
 

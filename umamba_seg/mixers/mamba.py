@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from umamba_seg.kernels import selective_scan
+from umamba_seg.kernels import causal_conv, selective_scan
 from umamba_seg.mixers.mixer import Mixer
 
 DELTA_MIN, DELTA_MAX = 1e-3, 1e-1  # step sizes at the start of training
@@ -51,7 +51,8 @@ class MambaMixer(Mixer):
         with _outside_autocast(x.device.type):
             tokens = x.flatten(1, -2).to(self.in_proj.weight.dtype)  # (b, l, c)
             u, gate = self.in_proj(tokens).chunk(2, dim=-1)  # (b, l, e) each
-            u = F.silu(self._convolve(u))
+            # each voxel reads itself and those before it along the raster; SiLU follows
+            u = causal_conv(u, self.conv1d.weight[:, 0], self.conv1d.bias, route="+x")
             delta, B, C = self._select(u)
             A = -self.A_log.exp()  # negative, so that every state decays
             y = selective_scan(
@@ -63,12 +64,8 @@ class MambaMixer(Mixer):
     def saved_elements(self, tokens: int) -> int:
         """Numbers kept for the backward pass when the scan computes its states again instead of keeping them."""
         channels = self.in_proj.in_features  # the input of in_proj
-        wide = 7 * self.inner  # u, gate, convolution, its SiLU, delta, scan, gated scan
+        wide = 6 * self.inner  # u, gate, convolution with its SiLU, delta, scan, gated scan
         return tokens * (channels + wide + self.x_proj.out_features)
-
-    def _convolve(self, u: Tensor) -> Tensor:
-        """Depthwise along the raster; each voxel reads itself and those before it."""
-        return self.conv1d(u.transpose(1, 2))[..., : u.shape[1]].transpose(1, 2)
 
     def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What each voxel does to the states: its step size (b, l, e) without bias, and B and C (b, l, n)."""
