@@ -103,14 +103,19 @@ def from_state_rows(x: Tensor, channels: int, states: int) -> Tensor:
 
 def added(parts: Tensor) -> Tensor:
     """The sum over the first axis in its order: torch.sum picks an order by the number of threads."""
-    total = parts[0].clone()
-    for part in parts[1:]:
+    if len(parts) == 1:
+        return parts[0]
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
         total += part
     return total
 
 
-def added_in_branches(parts: Tensor) -> Tensor:
-    """The sum over the first axis two by two, as in a tournament; there are a power of two."""
-    while len(parts) > 1:
-        parts = parts[::2] + parts[1::2]
+def added_in_branches(parts: list[Tensor]) -> Tensor:
+    """Add tensors, a power of two of them, into the first, two by two as in a tournament."""
+    step = 1
+    while step < len(parts):
+        for i in range(0, len(parts), 2 * step):
+            parts[i] += parts[i + step]
+        step *= 2
     return parts[0]

@@ -86,7 +86,7 @@ def backward(scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: 
             "grad_last": route.address(grad_states),
         } | sums.begin(plan.runs)
         items = [
-            (*sequences, *groups, *parts, run, plan.parts, *(r * run + p * i for _, r, p in steps.values()))
+            (*sequences, *groups, *parts, run, plan.parts, *(to[i] + by_run * run for _, to, by_run in steps.values()))
             for run, sequences in enumerate(plan.sequences)
             for groups in plan.groups
             for i, parts in enumerate(plan.branches)
@@ -298,29 +298,38 @@ class _CoefficientGradient:
 
     def __init__(self, given: _Given, result: Tensor) -> None:
         self.given, self.result = given, result
-        self.of_route: Tensor | None = None
+        self.voxels = memory.with_voxels(result, given.scan.space)  # (k, b, v, g, n)
+        self.is_constant = tuple(self.voxels.shape[1:3]) != (given.scan.batch, given.tokens)
+        self.branches: list[Tensor] = []
         self.total: Tensor | None = None
 
-    def begin(self, k: int, order: Order, plan: _BackwardPlan) -> tuple[tuple[int, ...], int, int]:
-        """Memory for one route: as a frame has it, and how many bytes lie between two runs and between two branches."""
-        result = memory.with_voxels(self.result, self.given.scan.space)
-        is_constant = tuple(result.shape[1:3]) != (self.given.scan.batch, self.given.tokens)
-        runs = max(plan.runs, 1) if is_constant else 1
-        shape = (len(plan.branches), runs, *result.shape[1:3], self.given.groups, result.shape[-1])
-        make = torch.zeros if is_constant or order.table is not None else torch.empty
-        self.of_route = make(shape)
-        one = self.of_route[0, :1]
-        array = memory.told(one, 0, shape[3], 2 if is_constant else self.given.tokens, order.table is not None)
-        return array, 4 * one.numel() if is_constant else 0, 4 * one.numel() * runs
+    def begin(self, k: int, order: Order, plan: _BackwardPlan) -> tuple[tuple[int, ...], list[int], int]:
+        """Memory for one route, as a frame has it; how many bytes each branch and the next run lie behind it."""
+        runs = max(plan.runs, 1) if self.is_constant else 1
+        make = torch.zeros if self.is_constant or order.table is not None else torch.empty
+        if self._is_written_to():
+            first = self.voxels[k].unsqueeze(0)  # (runs, b, v, g, n)
+            self.branches = [first, *(torch.empty_like(first) for _ in plan.branches[1:])]
+            for branch in self.branches if order.table is not None else ():
+                branch.zero_()
+        else:
+            shape = (runs, *self.voxels.shape[1:3], self.given.groups, self.voxels.shape[-1])
+            self.branches = [make(shape) for _ in plan.branches]
+        one = self.branches[0][:1]
+        tokens = 2 if self.is_constant else self.given.tokens
+        array = memory.told(one, 0, one.shape[3], tokens, order.table is not None)
+        to_branches = [x.data_ptr() - one.data_ptr() for x in self.branches]
+        return array, to_branches, 4 * one.numel() if self.is_constant else 0
 
     def end(self, k: int) -> None:
         """Add up what a route left."""
-        assert self.of_route is not None
-        total = memory.added(memory.added_in_branches(self.of_route))
-        groups = self.result.shape[-2]
+        total = memory.added_in_branches(self.branches)
+        self.branches = []
+        if self._is_written_to():
+            return
+        total, groups = memory.added(total), self.result.shape[-2]
         if groups < self.given.groups:
             total = memory.added(total.unflatten(-2, (groups, -1)).movedim(-2, 0))
-        self.of_route = None
         if self.result.shape[0] > 1:
             self.result[k] = total.view(self.result.shape[1:])
         else:
@@ -330,6 +339,19 @@ class _CoefficientGradient:
         """Give the result its values."""
         if self.total is not None:
             self.result[0] = self.total.view(self.result.shape[1:])
+
+    def _is_written_to(self) -> bool:
+        """Whether the first branch of a route can write where the result is."""
+        is_its_own = self.result.shape[0] == len(self.given.orders)
+        is_alike = self.result.shape[-2] == self.given.groups and self.result.dtype == torch.float32
+        is_there = self.voxels.data_ptr() == self.result.data_ptr()
+        return (
+            is_its_own
+            and is_alike
+            and is_there
+            and not self.is_constant
+            and memory.is_readable(self.voxels, self.given.is_row)
+        )
 
 
 class _Sums:
