@@ -54,7 +54,7 @@ def causal_conv(
         _check(u, weight, bias)
     named, table, offsets = told([route], reset, batch=u.shape[0], device=u.device, dims=dims)
     return conv_ops.conv_forward(
-        u, weight, bias, table, offsets, named, centred, activation == "silu", requested(backend)
+        u, weight, bias, table, offsets, named, centred, activation == "silu", requested(backend, "conv")
     )
 
 

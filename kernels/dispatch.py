@@ -135,9 +135,14 @@ def refuse_second_derivatives(backend: Backend) -> None:
         )
 
 
-def requested(backend: str) -> str:
-    """The name that stands for the argument `backend` of a call: itself, or for "auto" the one `use` has set."""
-    return _preferred if backend == "auto" else backend
+def requested(backend: str, operator: str = "scan") -> str:
+    """The name that stands for the argument `backend` of a call: itself, or for "auto" the one `use` has set.
+
+    What `use` has set says nothing about an operator that this backend does not have.
+    """
+    if backend != "auto" or any(_preferred == known.name and operator not in known.operators for known in BACKENDS):
+        return backend
+    return _preferred
 
 
 @contextmanager
@@ -145,7 +150,7 @@ def use(backend: str) -> Iterator[None]:
     """Run the scans of this process that leave the choice open with one backend; for tests and comparisons.
 
     The environment variable UMAMBA_BACKEND, read when this package is imported, does the same for a whole process.
-    A call that names its backend keeps it.
+    A call that names its backend keeps it; an operator that the backend does not have is left to "auto".
     """
     global _preferred
     _check_name(backend)

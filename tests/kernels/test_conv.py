@@ -277,6 +277,15 @@ def test_auto_takes_a_backend_that_convolves_and_a_name_stays_an_order(monkeypat
         causal_conv(R(1, 3, 2), R(2, 2), route="+x", backend="scanner")
 
 
+def test_a_process_that_prefers_a_backend_without_convolution_still_convolves(monkeypatch):
+    monkeypatch.setattr(dispatch, "BACKENDS", (Backend("scanner", lambda device, dtype: None), dispatch.BACKENDS[-1]))
+
+    with dispatch.use("scanner"):
+        assert dispatch.requested("auto", "conv") == "auto"
+        assert dispatch.requested("auto") == "scanner"
+        assert causal_conv(R(1, 3, 2), R(2, 2), route="+x").shape == (1, 3, 2)
+
+
 class Layer(nn.Module):
     def __init__(self, backend: str) -> None:
         super().__init__()
