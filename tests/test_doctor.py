@@ -1,5 +1,6 @@
 """One test per state: what the line says, and whether it makes the exit code 5."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -88,6 +89,17 @@ def test_the_doctor_names_backend_folders_trainers_and_disk(umamba: Umamba):
     assert "numba backend" in check(answer, "kernels on cpu")["found"]
     assert "nnUNetTrainerUMambaEnc" in check(answer, "trainers")["found"]
     assert "GiB free" in check(answer, "nnUNet_results")["found"]
+
+
+def test_the_doctor_says_whether_kernels_are_compiled_and_compiles_them(umamba: Umamba, tmp_path):
+    folder = str(tmp_path / "kernels")
+
+    before = check(umamba("doctor", "--json", UMAMBA_KERNEL_CACHE=folder), "compiled kernels")
+    after = check(umamba("doctor", "--json", "--warm", UMAMBA_KERNEL_CACHE=folder), "compiled kernels")
+
+    assert before["found"].startswith("not yet")
+    assert "--warm" in before["remedy"]
+    assert re.fullmatch(r"compiled in \d+\.\d s once, loaded in \d\.\d\d s, in .*", after["found"])
 
 
 def test_an_opt_out_is_told(umamba: Umamba):

@@ -4,7 +4,7 @@ A variable in a kernel may hold a vector, of type `VECTOR`, or a tuple of vector
 Addresses and strides are bytes, as int64. B and C of a token are packed side by side: n floats of B, then n of C.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -402,13 +402,7 @@ def advance(typing: Any, h: Any, a: Any, inverse: Any, dt: Any, x: Any, u: Any, 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         e, n = Emit(builder), signature.args[0].count
         h, a, _inverse, dt, x, _u, bc, _own = args
-        states: list[Value] = []
-        outputs: list[Value] = []
-        for i in range(n):
-            m = e.mul(e.exp2(e.mul(dt, builder.extract_value(a, i))), builder.extract_value(h, i))
-            _accumulate(e, outputs, i, e.broadcast(bc, n + i), m)
-            states.append(e.fma(x, e.broadcast(bc, i), m))
-        return context.make_tuple(builder, signature.return_type, (e.tuple(states), e.total(outputs)))
+        return context.make_tuple(builder, signature.return_type, _enter(e, n, _decays(e, n, a, dt), h, x, bc))
 
     return types.Tuple((h, VECTOR))(*(h,) * 3, *(VECTOR,) * 3, INT, VECTOR), generate
 
@@ -420,15 +414,12 @@ def advance_keeping_decays(typing: Any, h: Any, a: Any, dt: Any, x: Any, bc: Any
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         e, n = Emit(builder), signature.args[0].count
         h, a, dt, x, bc, decays = args
-        states: list[Value] = []
-        outputs: list[Value] = []
-        for i in range(n):
-            decay = e.exp2(e.mul(dt, builder.extract_value(a, i)))
+
+        def keep(i: int, decay: Value, m: Value) -> None:
             e.store(decays, decay, i * ROW)
-            m = e.mul(decay, builder.extract_value(h, i))
-            _accumulate(e, outputs, i, e.broadcast(bc, n + i), m)
-            states.append(e.fma(x, e.broadcast(bc, i), m))
-        return context.make_tuple(builder, signature.return_type, (e.tuple(states), e.total(outputs)))
+
+        entered = _enter(e, n, _decays(e, n, a, dt), h, x, bc, keep)
+        return context.make_tuple(builder, signature.return_type, entered)
 
     return types.Tuple((h, VECTOR))(h, a, VECTOR, VECTOR, INT, INT), generate
 
@@ -440,13 +431,8 @@ def advance_with_decays(typing: Any, h: Any, x: Any, bc: Any, decays: Any) -> Si
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         e, n = Emit(builder), signature.args[0].count
         h, x, bc, decays = args
-        states: list[Value] = []
-        outputs: list[Value] = []
-        for i in range(n):
-            m = e.mul(e.load(decays, i * ROW), builder.extract_value(h, i))
-            _accumulate(e, outputs, i, e.broadcast(bc, n + i), m)
-            states.append(e.fma(x, e.broadcast(bc, i), m))
-        return context.make_tuple(builder, signature.return_type, (e.tuple(states), e.total(outputs)))
+        kept = (e.load(decays, i * ROW) for i in range(n))
+        return context.make_tuple(builder, signature.return_type, _enter(e, n, kept, h, x, bc))
 
     return types.Tuple((h, VECTOR))(h, VECTOR, INT, INT), generate
 
@@ -474,16 +460,13 @@ def advance_saving(
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         e, n = Emit(builder), signature.args[0].count
         h, a, _inverse, dt, x, _u, bc, _own, decays, kept = args
-        states: list[Value] = []
-        outputs: list[Value] = []
-        for i in range(n):
-            decay = e.exp2(e.mul(dt, builder.extract_value(a, i)))
-            m = e.mul(decay, builder.extract_value(h, i))
+
+        def keep(i: int, decay: Value, m: Value) -> None:
             e.store(decays, decay, i * ROW)
             e.store(kept, m, i * ROW)
-            _accumulate(e, outputs, i, e.broadcast(bc, n + i), m)
-            states.append(e.fma(x, e.broadcast(bc, i), m))
-        return context.make_tuple(builder, signature.return_type, (e.tuple(states), e.total(outputs)))
+
+        entered = _enter(e, n, _decays(e, n, a, dt), h, x, bc, keep)
+        return context.make_tuple(builder, signature.return_type, entered)
 
     return types.Tuple((h, VECTOR))(*(h,) * 3, *(VECTOR,) * 3, INT, VECTOR, INT, INT), generate
 
@@ -607,6 +590,31 @@ def _advance_exactly(
         m = e.mul(decay, e.b.extract_value(h, i))
         states.append(e.add(m, entry))
         _accumulate(e, outputs, i, e.broadcast(bc, n + i), e.fma(own, entry, m))
+    return e.tuple(states), e.total(outputs)
+
+
+def _decays(e: Emit, n: int, a: Value, dt: Value) -> Iterator[Value]:
+    """The decays of a token, each emitted when it is asked for: all at once would not fit the registers."""
+    return (e.exp2(e.mul(dt, e.b.extract_value(a, i))) for i in range(n))
+
+
+def _enter(
+    e: Emit,
+    n: int,
+    decays: Iterable[Value],
+    h: Value,
+    x: Value,
+    bc: Value,
+    keep: Callable[[int, Value, Value], None] = lambda i, decay, m: None,
+) -> tuple[Value, Value]:
+    """m = decay * h, h = m + x * B and y = sum C * m; `keep` may store what a later word needs."""
+    states: list[Value] = []
+    outputs: list[Value] = []
+    for i, decay in enumerate(decays):
+        m = e.mul(decay, e.b.extract_value(h, i))
+        keep(i, decay, m)
+        _accumulate(e, outputs, i, e.broadcast(bc, n + i), m)
+        states.append(e.fma(x, e.broadcast(bc, i), m))
     return e.tuple(states), e.total(outputs)
 
 

@@ -205,3 +205,19 @@ def test_checkpointing_computes_the_same_gradients(backend):
 
     actual, expected = trained(again, layer, tokens(50)), trained(layer, layer, tokens(50))
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
+
+
+@each_backend
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_vmap_is_one_call_for_each_item(backend):
+    case = Case(batch=1, length=9, channels=4, states=3, left_out=("initial_state",))
+    scan = scan_on(backend, case)
+    tensors = {name: x.float() for name, x in case.tensors().items()}
+    several = torch.stack([tensors["u"], 2 * tensors["u"], -tensors["u"]])
+
+    def on(u: Tensor) -> Tensor:
+        return scan(**tensors | {"u": u}, **case.options())[0]
+
+    together = torch.vmap(on)(several)
+
+    torch.testing.assert_close(together, torch.stack([on(u) for u in several]), rtol=0, atol=0)
