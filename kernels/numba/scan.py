@@ -192,7 +192,7 @@ class _Given:
         """Routes done in one go with the one behind them: lines there and back, alike but for B, C, D and weights."""
         scan = self.scan
         shared = [x for x in (scan.u, scan.delta, scan.A, scan.delta_bias) if x is not None]
-        is_plain = not scan.is_stacked and not scan.keeps_last and scan.initial_state is None
+        is_plain = not scan.is_stacked and not scan.keeps_last and scan.initial_state is None and self.groups == 1
         if not is_plain or scan.exact_gain or scan.exclusive == "shift" or any(x.shape[0] > 1 for x in shared):
             return set()
         found: set[int] = set()
