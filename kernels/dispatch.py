@@ -63,21 +63,22 @@ class Backend:
 def _needs_numba(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cpu":
         return f"it runs on cpu tensors, got {device}"
-    if dtype != torch.float32:
-        return f"it computes in float32, and one tensor is {dtype}"
-    if find_spec("numba") is None:
-        return "numba is not installed (pip install numba)"
-    return None
+    return _lacks("numba", dtype)
 
 
 def _needs_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     is_interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not is_interpreted:
         return f"it runs on cuda tensors, got {device}"
+    return _lacks("triton", dtype)
+
+
+def _lacks(package: str, dtype: torch.dtype) -> str | None:
+    """What a backend that computes in float32 with a package of its own may lack."""
     if dtype != torch.float32:
         return f"it computes in float32, and one tensor is {dtype}"
-    if find_spec("triton") is None:
-        return "triton is not installed (pip install triton)"
+    if find_spec(package) is None:
+        return f"{package} is not installed (pip install {package})"
     return None
 
 

@@ -91,7 +91,10 @@ def _keep(name: str, kernel: Kept) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
             file.write(hashlib.sha256(content).digest() + content)
-        os.replace(file.name, path)
+        try:
+            os.replace(file.name, path)
+        finally:
+            Path(file.name).unlink(missing_ok=True)
     except OSError:
         return
 

@@ -46,14 +46,13 @@ def _convolve(conv: Conv, result: Tensor, grad: Tensor | None = None, before: in
     tokens, blocks = u.shape[2], -(-conv.channels // LANES)
     taps = memory.state_rows(conv.weight, 1, conv.width)
     bias = memory.channel_rows(torch.zeros(conv.channels) if conv.bias is None else conv.bias, 1)
-    runs = work.runs_for(order.pieces, conv.batch)
-    sums = {
-        "weight": torch.zeros(conv.batch * runs, 1, blocks, conv.width, LANES),
-        "bias": torch.zeros(conv.batch * runs, 1, blocks, LANES),
-    }
+    spans = work.runs_of(order.pieces, conv.batch)
+    sums: dict[str, Tensor] = {}
     held: list[Tensor] = []
     arrays = {"u": memory.told(u, 0, 1, tokens), "y": target.told(0)}
     if grad is not None:
+        sums["weight"] = torch.zeros(len(spans), 1, blocks, conv.width, LANES)
+        sums["bias"] = torch.zeros(len(spans), 1, blocks, LANES)
         grad = memory.readable(grad[None], conv.space, is_row=False)
         arrays["grad_y"] = memory.told(grad, 0, 1, tokens)
     numbers = order_numbers(order, held) | {
@@ -61,13 +60,9 @@ def _convolve(conv: Conv, result: Tensor, grad: Tensor | None = None, before: in
         "chunks": conv.before if before is None else before,
         "softplus": conv.has_silu, "mode": grad is not None,
         "rates": taps.data_ptr(), "bias": bias.data_ptr(),
-        "grad_rates": sums["weight"].data_ptr(), "grad_bias": sums["bias"].data_ptr(),
     }  # fmt: skip
-    spans = [
-        (item * order.pieces + first, item * order.pieces + last)
-        for item in range(conv.batch)
-        for first, last in work.cut(order.pieces, runs)
-    ]
+    if grad is not None:
+        numbers |= {"grad_rates": sums["weight"].data_ptr(), "grad_bias": sums["bias"].data_ptr()}
     threads = work.threads_worth(conv.batch * order.length * conv.channels * conv.width)
     of_blocks = work.cut(blocks, min(blocks, -(-threads // max(len(spans), 1))))
     items = [(*span, *part, run) for (run, span), part in product(enumerate(spans), of_blocks)]
@@ -75,6 +70,8 @@ def _convolve(conv: Conv, result: Tensor, grad: Tensor | None = None, before: in
     scratch = 2 * step * ROW + 8 * step + (8 + ROW) * (step + conv.width + LANES)
     work.run(_kernel(), fields.packed(arrays, numbers), items, scratch, threads)
     target.finished()
+    if grad is None:
+        return {}
     if not spans:
         return {"weight": torch.zeros(conv.weight.shape), "bias": torch.zeros(conv.channels)}
     return {

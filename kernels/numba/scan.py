@@ -277,13 +277,8 @@ class _BackwardPlan:
     def __init__(self, given: _Given, order: Order) -> None:
         scan = given.scan
         # a table may name a voxel twice: one thread has all of a batch item
-        runs_of_an_item = 1 if order.table is not None else work.runs_for(order.pieces, scan.batch)
-        self.runs = runs_of_an_item * scan.batch
-        self.sequences = [
-            (item * order.pieces + first, item * order.pieces + last)
-            for item in range(scan.batch)
-            for first, last in work.cut(order.pieces, runs_of_an_item)
-        ]
+        self.sequences = work.runs_of(order.pieces, scan.batch, is_whole=order.table is not None)
+        self.runs = len(self.sequences)
         self.parts = work.parts_for(self.runs, given.groups, given.blocks)
         threads = work.threads_for(scan, order.length)
         branches = work.branches_for(self.runs, self.parts, threads)

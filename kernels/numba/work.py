@@ -45,9 +45,17 @@ def forward_items(sequences: int, groups: int, blocks: int, threads: int) -> lis
     return [(*a, *b, *c) for a, b, c in product(cut(sequences, runs), of_groups, of_blocks)]
 
 
-def runs_for(sequences_of_an_item: int, batch: int) -> int:
-    """How many runs the sequences of each batch item are cut into in a backward pass: by shape alone."""
-    return max(1, min(sequences_of_an_item, MOST_RUNS // max(batch, 1)))
+def runs_of(pieces: int, batch: int, *, is_whole: bool = False) -> list[Span]:
+    """The sequences of each run of a backward pass, batch item by batch item: by shape alone.
+
+    Args:
+        pieces: How many sequences a batch item has.
+        batch: How many batch items there are.
+        is_whole: Whether each batch item must be one run.
+    """
+    runs = 1 if is_whole else max(1, min(pieces, MOST_RUNS // max(batch, 1)))
+    spans = cut(pieces, runs)
+    return [(item * pieces + first, item * pieces + last) for item in range(batch) for first, last in spans]
 
 
 def parts_for(runs: int, groups: int, blocks: int) -> int:
