@@ -5,6 +5,7 @@ import pytest
 
 from umamba_seg.errors import UsageError
 from umamba_seg.mixers import MIXERS, create
+from umamba_seg.mixers.place import Place
 
 
 def test_importing_the_registry_imports_no_torch():
@@ -33,3 +34,17 @@ def test_an_unknown_name_is_answered_with_the_closest():
 def test_an_unknown_option_is_answered_with_those_there_are():
     with pytest.raises(UsageError, match=r"'mamba' has no option d_state; it has conv_width, expand, states"):
         create("mamba", 8, spatial_dims=3, d_state=16)
+
+
+def test_a_mixer_gets_the_facts_of_its_place_that_it_asks_for(monkeypatch):
+    monkeypatch.setitem(MIXERS, "recording", f"{__name__}:Recording")
+    place = Place(kernel_size=(1, 3, 3), spacing=(2.5, 1.0, 1.0))
+
+    assert create("recording", 8, spatial_dims=3, place=place).spacing == (2.5, 1.0, 1.0)
+    assert create("recording", 8, spatial_dims=3, place=place, spacing=None).spacing is None
+    assert create("mamba", 8, spatial_dims=3, place=place) is not None
+
+
+class Recording:
+    def __init__(self, channels, *, spatial_dims, spacing=(1.0, 1.0, 1.0)):
+        self.spacing = spacing

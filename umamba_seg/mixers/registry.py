@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from umamba_seg.errors import UsageError, unknown
+from umamba_seg.mixers.place import Place
 
 if TYPE_CHECKING:
     from umamba_seg.mixers.mixer import Mixer
@@ -17,13 +19,18 @@ MIXERS: dict[str, str | None] = {
 }
 
 
-def create(name: str, channels: int, *, spatial_dims: int, **options: Any) -> Mixer | None:
+NOWHERE = Place()
+
+
+def create(name: str, channels: int, *, spatial_dims: int, place: Place = NOWHERE, **options: Any) -> Mixer | None:
     """Build the mixer called `name`.
 
     Args:
         name: A key of `MIXERS`.
         channels: Channels of the feature map, the same in and out.
         spatial_dims: Spatial axes of the feature map.
+        place: What the slot knows. The mixer gets each fact that its constructor has an argument for, unless `options`
+            sets it.
         options: Settings of this mixer, see its class. `none` has nothing to set and takes any, so that the plans of a
             network and of its twin differ in one word.
 
@@ -40,12 +47,13 @@ def create(name: str, channels: int, *, spatial_dims: int, **options: Any) -> Mi
         return None
     module, _, attribute = path.partition(":")
     mixer: type[Mixer] = getattr(import_module(module), attribute)
-    _check_options(name, mixer, options)
-    return mixer(channels, spatial_dims=spatial_dims, **options)
-
-
-def _check_options(name: str, mixer: type[Mixer], options: dict[str, Any]) -> None:
     known = set(inspect.signature(mixer).parameters) - {"channels", "spatial_dims"}
+    _check_options(name, known, options)
+    facts = {fact.name: getattr(place, fact.name) for fact in fields(place) if fact.name in known}
+    return mixer(channels, spatial_dims=spatial_dims, **{**facts, **options})
+
+
+def _check_options(name: str, known: set[str], options: dict[str, Any]) -> None:
     if unknown := sorted(options.keys() - known):
         raise UsageError(
             f"mixer {name!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'none'}",
