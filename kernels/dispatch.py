@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol, cast
@@ -77,9 +78,12 @@ def _lacks(package: str, dtype: torch.dtype) -> str | None:
     """What a backend that computes in float32 with a package of its own may lack."""
     if dtype != torch.float32:
         return f"it computes in float32, and one tensor is {dtype}"
-    if find_spec(package) is None:
-        return f"{package} is not installed (pip install {package})"
-    return None
+    return None if _is_installed(package) else f"{package} is not installed (pip install {package})"
+
+
+@cache  # a search through the folders of packages takes as long as a small scan
+def _is_installed(package: str) -> bool:
+    return find_spec(package) is not None
 
 
 BACKENDS = (  # in order of preference

@@ -17,7 +17,6 @@ from umamba_seg.kernels.numba.tiles import (
     finish,
     number_tokens,
     piece_bounds,
-    place,
     place_of_result,
     prepare,
     put,
@@ -131,11 +130,12 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
                         if is_last:
                             continue
 
-                        u_place = place(u, frame + U, batch, group, first, lanes, tokens, steps, spacing, ahead)
-                        delta = place(dt, frame + DELTA, batch, group, first, lanes, tokens, steps, spacing, ahead)
-                        z_place = u_place
+                        # copies side by side: rows as far apart as in memory push each other out of the cache
+                        fetch(u, ROW, LANES, frame + U, batch, group, first, lanes, tokens, steps, ahead)
+                        fetch(dt, ROW, LANES, frame + DELTA, batch, group, first, lanes, tokens, steps, ahead)
                         if is_gated:
-                            z_place = place(z, frame + Z, batch, group, first, lanes, tokens, steps, spacing, ahead)
+                            fetch(z, ROW, LANES, frame + Z, batch, group, first, lanes, tokens, steps, ahead)
+                        u_place, delta, z_place = (u, ROW), (dt, ROW), (z, ROW)
                         bias = load(biases + row)
                         prepare(dt, x, delta, u_place, bias, softplus != 0, is_scaled, scale, tokens, is_padded, steps)
 
@@ -146,7 +146,7 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
                             bc = packed + k * TILE * pitch
                             for t in range(steps):
                                 at = t * ROW
-                                u_row = load(u_place[0] + t * u_place[1])
+                                u_row = load(u + at)
                                 h, read = step(h, a, inverse, load(dt + at), load(x + at), u_row, bc + t * pitch, own)
                                 if k > 0:
                                     read = add(read, load(y + t * ROW))

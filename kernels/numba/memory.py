@@ -34,15 +34,16 @@ def readable(x: Tensor, space: tuple[int, ...], is_row: bool) -> Tensor:
 
 def told(x: Tensor, route: int, groups: int, tokens: int, adds: bool = False) -> tuple[int, ...]:
     """The `frame.ARRAY_FIELDS` of one route of a tensor (k, b, v, c) or (k, b, v, g, c) over `tokens` voxels."""
-    one = x[route if x.shape[0] > 1 else 0]
-    if one.dim() == 3:
-        one = one.unflatten(2, (groups, -1))
-    size = one.element_size()
+    size, (routes, *extents), (by_route, *strides) = x.element_size(), x.shape, x.stride()
+    if len(extents) == 3:  # groups lie side by side in the channels
+        width = extents[2] // groups
+        extents[2:], strides[2:] = [groups, width], [width * strides[2], strides[2]]
     # an axis of extent 1 may have any stride; where it stands for many that are the same, none is to be taken
     batch, token, group, inner = (
-        size * stride if extent > 1 else 0 for extent, stride in zip(one.shape, one.stride(), strict=True)
+        size * stride if extent > 1 else 0 for extent, stride in zip(extents, strides, strict=True)
     )
-    return one.data_ptr(), batch, group, token or size * (tokens < 2), inner or size, KINDS[one.dtype], adds
+    address = x.data_ptr() + (size * route * by_route if routes > 1 else 0)
+    return address, batch, group, token or size * (tokens < 2), inner or size, KINDS[x.dtype], adds
 
 
 class Target:
@@ -57,7 +58,9 @@ class Target:
         memory = with_voxels(result, space)
         is_added_to = result.shape[0] < len(orders) or any(order.table is not None for order in orders)
         dtype = torch.float32 if is_added_to else result.dtype
-        is_usable = memory.data_ptr() == result.data_ptr() and is_readable(memory, is_row) and dtype == result.dtype
+        # kernels that write channels far apart cannot add to what is there
+        is_readable_there = is_readable(memory, is_row and not is_added_to)
+        is_usable = memory.data_ptr() == result.data_ptr() and is_readable_there and dtype == result.dtype
         self.memory = memory if is_usable else torch.empty(memory.shape, dtype=dtype)
 
     def told(self, route: int) -> tuple[int, ...]:
@@ -77,10 +80,11 @@ class Target:
 
 def channel_rows(x: Tensor, groups: int) -> Tensor:
     """(*, d) -> (*, groups, blocks, LANES) in float32, filled up with 0."""
-    x = x.float().unflatten(-1, (groups, -1))
-    if missing := -x.shape[-1] % LANES:
+    *others, channels = x.shape
+    x, width = x.float().reshape(*others, groups, channels // groups), channels // groups
+    if missing := -width % LANES:
         x = F.pad(x, (0, missing))
-    return x.unflatten(-1, (-1, LANES)).contiguous()
+    return x.reshape(*others, groups, (width + missing) // LANES, LANES).contiguous()
 
 
 def state_rows(x: Tensor, groups: int, states: int) -> Tensor:
