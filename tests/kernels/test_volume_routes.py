@@ -272,9 +272,16 @@ def test_any_strides_and_offsets_will_do(backend):
     assert_within(outcome(of_scattered, tensors, **case.options()), in_double(expected))
 
 
+CHANNELS_FIRST = [
+    VolumeCase((2, 3, 2), ("zyx", "-y", "x-zy"), exclusive="own"),
+    VolumeCase((20,), ("+x", "-x")),  # a row is walked where it lies, and a second route adds to what the first wrote
+    VolumeCase((20,), ("+x", "+x")),
+]
+
+
 @each_backend
-def test_channels_first_memory_is_no_obstacle_and_gradients_lie_like_it(backend):
-    case = VolumeCase((2, 3, 2), ("zyx", "-y", "x-zy"), exclusive="own")
+@pytest.mark.parametrize("case", CHANNELS_FIRST, ids=str)
+def test_channels_first_memory_is_no_obstacle_and_gradients_lie_like_it(backend, case):
     scan, tensors = volume_scan_on(backend, case), single(case)
     expected = in_double(outcome(scan, tensors, **case.options()))
     for name in ("u", "delta", "z", "B"):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from tests.mixers.comparing import assert_matches, make_map, make_mixer
 from tests.oracles.mamba import mamba_layer
-from umamba_seg.mixers import create
-from umamba_seg.mixers.mamba import DELTA_MAX, DELTA_MIN, MambaMixer
+from umamba_seg.mixers.branches import DELTA_MAX, DELTA_MIN
+from umamba_seg.mixers.mamba import MambaMixer
 
 PUBLISHED_SHAPES = {  # d_model 24: inner 48, rank 2
     "A_log": (48, 16),
@@ -41,41 +42,12 @@ CASES = [
 ]
 
 
-def make_mixer(case, seed=0):
-    torch.manual_seed(seed)
-    mixer = create("mamba", case.channels, spatial_dims=len(case.size), **dict(case.options))
-    with torch.no_grad():  # away from the initial ones and equal rows, which hide errors
-        for parameter in mixer.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return mixer
-
-
-def make_map(case, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(case.batch, *case.size, case.channels, generator=generator)
-
-
-def outcome(function, leaves):
-    """The output and every gradient, by name."""
-    y = function(leaves)
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)  # a plain sum hides errors of sign and order
-    gradients = torch.autograd.grad((y * weights).sum(), list(leaves.values()))
-    return {"y": y.detach(), **dict(zip(leaves, gradients, strict=True))}
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_layer_and_gradients_match_the_float64_oracle(case):
-    mixer, x = make_mixer(case), make_map(case)
-    single = {"x": x.requires_grad_(), **dict(mixer.named_parameters())}
-    double = {name: value.detach().double().requires_grad_() for name, value in single.items()}
+    mixer = make_mixer("mamba", case.channels, len(case.size), **dict(case.options))
+    x = make_map(case.batch, *case.size, case.channels)
 
-    actual = outcome(lambda leaves: mixer(leaves["x"]), single)
-    expected = outcome(lambda leaves: mamba_layer(leaves["x"].flatten(1, -2), leaves).view(x.shape), double)
-
-    for name, value in expected.items():
-        scale = value.abs().max().clamp_min(1e-3)
-        error = (actual[name].double() - value).abs().max() / scale
-        assert error < 2e-5, f"{name} is off by {error:.1e} of its largest value"
+    assert_matches(mixer, x, lambda x, weights: mamba_layer(x.flatten(1, -2), weights).view(x.shape))
 
 
 def test_parameters_are_those_of_mamba_ssm():
@@ -100,8 +72,7 @@ def test_initial_values_are_the_published_ones():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_under_autocast_the_layer_computes_in_float32(dtype):
-    case = Case(1, (4, 5), 16)
-    mixer, x = make_mixer(case), make_map(case)
+    mixer, x = make_mixer("mamba", 16, 2), make_map(1, 4, 5, 16)
 
     with torch.autocast("cpu", dtype=dtype):
         y = mixer(x)
@@ -111,8 +82,7 @@ def test_under_autocast_the_layer_computes_in_float32(dtype):
 
 
 def test_under_float16_autocast_values_beyond_float16_survive():
-    case = Case(1, (4, 5), 16)
-    mixer, x = make_mixer(case), 1e3 * make_map(case)
+    mixer, x = make_mixer("mamba", 16, 2), 1e3 * make_map(1, 4, 5, 16)
 
     with torch.autocast("cpu", dtype=torch.float16):
         y = mixer(x)
@@ -121,28 +91,9 @@ def test_under_float16_autocast_values_beyond_float16_survive():
     assert y.abs().max() > torch.finfo(torch.float16).max
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_the_result_has_the_dtype_of_the_input(dtype):
-    case = Case(2, (3, 4), 8)
-    mixer, x = make_mixer(case), make_map(case)
-
-    actual = mixer(x.to(dtype))
-
-    assert actual.dtype == dtype
-    torch.testing.assert_close(actual.float(), mixer(x), rtol=2e-2, atol=2e-2)
-
-
-def test_any_strides_give_the_same_result():
-    case = Case(2, (3, 4, 5), 8)
-    mixer, x = make_mixer(case), make_map(case)
-    channels_first = x.movedim(-1, 1).contiguous().movedim(1, -1)
-
-    torch.testing.assert_close(mixer(channels_first), mixer(x))
-
-
 # per layer, when the states of the scan are computed again in the backward pass
 @pytest.mark.parametrize(
-    ("edge", "channels", "millions"), [(128, 32, 944), (64, 64, 228), (32, 128, 56), (16, 256, 14)]
+    ("edge", "channels", "millions"), [(128, 32, 843), (64, 64, 202), (32, 128, 50), (16, 256, 12)]
 )
 def test_saved_elements_are_those_counted_by_hand(edge, channels, millions):
     with torch.device("meta"):
@@ -153,4 +104,4 @@ def test_saved_elements_are_those_counted_by_hand(edge, channels, millions):
 
 def test_saved_elements_of_a_bottleneck_are_few():
     with torch.device("meta"):
-        assert round(MambaMixer(320, spatial_dims=3).saved_elements(4**3) / 1e6, 1) == 0.3
+        assert round(MambaMixer(320, spatial_dims=3).saved_elements(4**3) / 1e6, 2) == 0.24

@@ -3,6 +3,12 @@
 import json
 from typing import Any
 
+from umamba_seg.networks import NETWORKS
+
+# The networks that read the stages of a plan, and the numbers of axes they are built for
+PLAN_DRIVEN = [name for name, record in NETWORKS.items() if record.arch_kwargs is None]
+KINDS = [(name, dims) for name in PLAN_DRIVEN for dims in NETWORKS[name].dims]
+
 
 def arch_kwargs(
     strides: list[list[int]],

@@ -20,6 +20,10 @@ CASES = [
     "umamba_enc_2d_odd",
     "umamba_enc_3d_aniso",
     "umamba_enc_3d_iso",
+    "umamba_gen1_bot_2d",
+    "umamba_gen1_bot_3d_aniso",
+    "umamba_gen1_enc_2d",
+    "umamba_gen1_enc_3d_aniso",
 ]
 FOLDERS = [Path(__file__).parent / "fixtures", Path(__file__).parents[3] / "shared" / "fixtures"]
 

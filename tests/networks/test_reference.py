@@ -95,8 +95,38 @@ def test_weights_of_the_other_network_are_refused_in_a_few_words(record):
 
 
 def test_an_unknown_family_is_answered_with_the_known(record):
-    with pytest.raises(UsageError, match="one of umamba_bot, umamba_enc; got 'segmamba_v1'"):
-        from_reference("segmamba_v1", record["config"])
+    with pytest.raises(UsageError, match=r"one of umamba_bot, umamba_enc, .*; got 'umamba_top'"):
+        from_reference("umamba_top", record["config"])
+
+
+def test_weights_of_the_other_generation_are_refused(record):
+    with pytest.raises(ModelError, match=r"lack encoder.stem.convs.0.* more.*unexpected encoder.stem.0.conv1"):
+        from_reference("umamba_gen1_bot", record["config"], record["state_dict"])
+
+
+@pytest.mark.parametrize("family", ["umamba_gen1_bot", "umamba_gen1_enc"])
+def test_every_kind_of_alias_of_generation_1_is_dropped(record, family):
+    """Stem, blocks and projected skips hold each layer twice, and the decoder holds the encoder."""
+    network = from_reference(family, record["config"])
+    weights = network.state_dict()
+    layers = [("conv", "all_modules.0"), ("norm", "all_modules.1")]
+    aliases = {
+        name.replace(f".{layer}.", f".{alias}."): value
+        for layer, alias in layers
+        for name, value in weights.items()
+        if f".{layer}." in name
+    }
+    weights_and_aliases = {**weights, **aliases}
+    weights_and_aliases |= {
+        f"decoder.{name}": value for name, value in weights_and_aliases.items() if name.startswith("encoder.")
+    }
+
+    loaded = from_reference(family, record["config"], weights_and_aliases)
+
+    for kind in ("stem.convs.0", "blocks.0.conv1", "blocks.1.conv2", "blocks.0.skip.1"):
+        assert any(f"{kind}.all_modules.0" in name for name in aliases)
+    assert list(loaded.state_dict()) == list(weights)
+    torch.testing.assert_close(loaded(record["input"]), network(record["input"]), rtol=0, atol=0)
 
 
 def test_wrong_keys_of_a_config_are_named(record):

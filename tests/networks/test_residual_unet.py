@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ from torch import nn
 
 from tests.networks.plans import TINY_PATCH, arch_kwargs, published, tiny
 from umamba_seg.errors import UsageError
-from umamba_seg.networks import UMambaBot, UMambaEnc
+from umamba_seg.kernels import use
+from umamba_seg.networks import UMambaBot, UMambaEnc, create
 from umamba_seg.networks.blocks import NearestUpsample
 from umamba_seg.networks.rules import Places
 from umamba_seg.networks.slot import MixerSlot
@@ -25,7 +27,10 @@ def everywhere(n_stages, dims):
 class GuestsEverywhere(UMambaBot):
     """A family with every slot there is, none of them filled as published."""
 
-    rules = replace(UMambaEnc.rules, places=everywhere, published_mixer="another")
+    generations: ClassVar = {2: replace(UMambaEnc.generations[2], places=everywhere, published_mixer="segmamba")}
+
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, NearestUpsample)
 
 
 def build(network, dims=3, **changes):
@@ -108,6 +113,8 @@ def test_dropout_and_absent_layers_are_built_as_planned():
         ({"mixer_options": {"state": 3}}, "no option state"),
         ({"patch_size": [8, 9, 16]}, "multiple of 4×8×8, the total strides; got 8×9×16"),
         ({"patch_size": None}, "UMambaEnc needs patch_size"),
+        ({"spacing": [1.0, 1.0]}, r"spacing needs 3 positive lengths in mm, got \[1.0, 1.0\]"),
+        ({"spacing": [1.0, 0.0, 1.0]}, r"spacing needs 3 positive lengths in mm, got \[1.0, 0.0, 1.0\]"),
     ],
 )
 def test_plans_that_cannot_be_built_say_why(changes, message):
@@ -122,7 +129,7 @@ def test_bot_and_twins_need_no_patch_size():
 
 @pytest.mark.parametrize(
     ("size", "hint"),
-    [((8, 9, 16), "use 8×8×16 or 8×16×16"), ((3, 8, 8), "use 4×8×8"), ((0, 8, 8), "use 4×8×8 or 0×8×8")],
+    [((8, 9, 16), "use 8×8×16 or 8×16×16"), ((3, 8, 8), "use 4×8×8"), ((0, 8, 8), "use 4×8×8")],
 )
 def test_sizes_that_the_strides_do_not_divide_are_refused(size, hint):
     with pytest.raises(UsageError, match="multiple of 4×8×8") as caught:
@@ -135,7 +142,29 @@ def test_enc_takes_its_patch_size_only_where_slots_mix_channels():
 
     with pytest.raises(UsageError, match=r"ties its weights to inputs of 8×8×16; got 8×16×16") as caught:
         network(image(8, 16, 16))
-    assert "use UMambaBot" in caught.value.how[-1]
+    assert "fine-tune it with patches of 8×16×16" in caught.value.how[1]
+    assert "umamba_seg.networks.resample_weights" in caught.value.how[1]
+    assert "channel_tokens=False" in caught.value.how[2]
+
+
+def test_without_channel_tokens_enc_takes_any_size_the_strides_divide():
+    network = build(UMambaEnc, channel_tokens=False, patch_size=None)
+
+    y = network(image(8, 16, 16))
+
+    assert network.only_size is None
+    assert y.shape == (1, 3, 8, 16, 16)
+
+
+def test_channel_tokens_make_no_difference_where_no_map_is_small():
+    kwargs = arch_kwargs([[1, 1], [2, 2], [2, 2]], patch_size=[32, 32])
+    with_tokens = UMambaEnc(2, 3, **kwargs)
+    without = UMambaEnc(2, 3, **kwargs, channel_tokens=False)
+
+    without.load_state_dict(with_tokens.state_dict())
+
+    x = image(32, 32)
+    torch.testing.assert_close(without(x), with_tokens(x), rtol=0, atol=0)
 
 
 def test_enc_without_channel_wise_slots_takes_other_sizes():
@@ -148,12 +177,13 @@ def test_enc_without_channel_wise_slots_takes_other_sizes():
 
 @pytest.mark.parametrize("deep_supervision", [False, True])
 @pytest.mark.parametrize("dims", [2, 3])
-def test_feature_map_size_counts_what_convolutions_write(dims, deep_supervision):
-    network = build(UMambaEnc, dims, mixer="none", deep_supervision=deep_supervision)
+@pytest.mark.parametrize("generation", [1, 2])
+def test_feature_map_size_counts_what_convolutions_write(dims, deep_supervision, generation):
+    network = build(UMambaEnc, dims, mixer="none", deep_supervision=deep_supervision, generation=generation)
     written = []
     inside_upsampling = {part.conv for part in network.modules() if isinstance(part, NearestUpsample)}
     for module in network.modules():  # an upsampled map counts, the coarse one that is repeated into it does not
-        if isinstance(module, (nn.Conv2d, nn.Conv3d, NearestUpsample)) and module not in inside_upsampling:
+        if isinstance(module, CONVOLUTIONS) and module not in inside_upsampling:
             module.register_forward_hook(lambda module, args, y: written.append(y.numel()))
 
     network(image(*TINY_PATCH[dims]))
@@ -175,6 +205,44 @@ def test_feature_map_size_counts_what_mixers_keep(network, dims):
 
     patch = TINY_PATCH[dims]
     assert full.compute_conv_feature_map_size(patch) - twin.compute_conv_feature_map_size(patch) == sum(kept)
+
+
+def kept_for_backward(mixer, x):
+    """Numbers that autograd keeps from a call of the mixer, each memory counted once, parameters not at all."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in mixer.parameters()}
+    kept = {}
+
+    def keep(value):
+        memory = value.untyped_storage()
+        if memory.data_ptr() not in parameters:
+            kept[memory.data_ptr()] = (memory.nbytes() // value.element_size(), value)  # the value keeps its memory
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        y = mixer(x)
+    assert y.shape == x.shape
+    return sum(numbers for numbers, _ in kept.values())
+
+
+@pytest.mark.parametrize("name", ["umamba_bot", "umamba_enc", "umamba_gen1_bot", "umamba_gen1_enc"])
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_every_backend_keeps_what_the_feature_map_size_counts(name, backend):
+    """States are computed again in the backward pass, so that no backend needs a factor of its own."""
+    patch = (64, 64)
+    plan = arch_kwargs([[1, 1], [2, 2], [2, 2], [2, 2]], limit=64, patch_size=patch)
+    network, twin = create(name, 1, 2, **plan), create(name, 1, 2, **plan, mixer="none")
+    counted = network.compute_conv_feature_map_size(patch) - twin.compute_conv_feature_map_size(patch)
+    inputs = []
+    slots = [*network.encoder.mamba_layers.values(), network.bottleneck]
+    mixers = [slot.mixer for slot in slots if slot is not None]
+    for mixer in mixers:
+        mixer.register_forward_pre_hook(lambda mixer, args: inputs.append(args[0].detach().clone().requires_grad_()))
+    network(torch.randn(1, 1, *patch))
+
+    with use(backend):
+        kept = sum(kept_for_backward(mixer, x) for mixer, x in zip(mixers, inputs.copy(), strict=True))
+
+    assert kept == pytest.approx(counted, rel=0.05)
 
 
 def test_feature_map_size_of_a_mixer_at_the_bottleneck_is_next_to_nothing():

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from umamba_seg.bench.memory import peak_growth
 from umamba_seg.errors import ModelError
 from umamba_seg.kernels import info, scan_volume, selective_scan
 
@@ -328,16 +328,10 @@ def _peak_memory(backend: str, merge: str) -> float:
         return scan_volume(u_part, delta_part, A, B_part, C_part, routes=SIX_LINES, merge=merge, backend=backend)
 
     scan(1)  # kernels and threads are there from now on
-    before = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-    y = scan(VOLUME[1])
-    needed = sum(x.nbytes for x in (*volume, y))
-    return (_memory("VmHWM") - before + needed - y.nbytes) / needed
-
-
-def _memory(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+    y: list[Tensor] = []
+    growth = peak_growth(lambda: y.append(scan(VOLUME[1])))
+    needed = sum(x.nbytes for x in (*volume, *y))
+    return (growth + needed - y[0].nbytes) / needed
 
 
 def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from umamba_seg.cli.command import Payload, command
+from umamba_seg.cli.options import numbers
 from umamba_seg.cli.output import Output
 
 app = typer.Typer(name="bench", help="Measure how fast this machine is.", no_args_is_help=True)
@@ -40,3 +41,51 @@ def kernels(
 
 
 command(app, "kernels", examples=("umamba bench kernels", "umamba bench kernels --json > kernels.json"))(kernels)
+
+
+def networks(
+    out: Output,
+    network: Annotated[
+        list[str] | None, typer.Argument(help="Networks; all unless given.", metavar="[NETWORK]")
+    ] = None,
+    mixer: Annotated[
+        list[str] | None, typer.Option("--mixer", help="A further mixer for their slots; may be repeated.")
+    ] = None,
+    dims: Annotated[int, typer.Option(help="Spatial axes, 2 or 3.", min=2, max=3)] = 3,
+    patch: Annotated[str | None, typer.Option(help="Size of the image Z,Y,X; 64,64,64 or 256,256.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1)] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    turns: Annotated[int, typer.Option(help="How often each is run; the best counts.", min=1)] = 3,
+) -> Payload:
+    """Time and memory of a training step of each network, beside its twins without Mamba."""
+    import torch
+    from rich.table import Table
+
+    from umamba_seg.bench.networks import as_dicts, measure
+    from umamba_seg.errors import MachineError, UsageError
+
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device must be cpu or cuda; got {device!r}", code="unknown-device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MachineError("torch sees no cuda device", code="no-device")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    size = numbers(patch, "--patch")
+    if size is not None and len(size) != dims:
+        raise UsageError(f"--patch needs {dims} numbers, got {len(size)}", code="bad-number")
+    rows = []
+    headings = ("network", "mixer", "parameters", "forward ms", "× none", "step ms", "× none", "memory MB", "× none")
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in measure(network or (), mixers=mixer or (), dims=dims, patch_size=size, device=device, turns=turns):
+        rows.append(row)
+        table.add_row(
+            row.network, row.mixer, f"{row.parameters / 1e6:.2f} M",
+            f"{row.forward_ms:.0f}", f"{row.forward_to_twin:.2f}", f"{row.step_ms:.0f}", f"{row.step_to_twin:.2f}",
+            f"{row.memory_mb:.0f}", f"{row.memory_to_twin:.2f}",
+        )  # fmt: skip
+        out.remark(f"{row.network} with {row.mixer}: {row.step_ms:.0f} ms, {row.memory_mb:.0f} MB")
+    out.show(table)
+    return {"rows": as_dicts(rows)}
+
+
+command(app, "networks", examples=("umamba bench networks umamba_enc", "umamba bench networks --mixer axes"))(networks)

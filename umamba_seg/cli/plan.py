@@ -38,8 +38,11 @@ def plan(
     dataset: DatasetArgument,
     network: Annotated[str, typer.Option(help="See `umamba networks`.", rich_help_panel=_METHOD)] = "umamba_bot",
     mixer: Annotated[
-        str, typer.Option(help="What fills the network's slots; none for no Mamba.", rich_help_panel=_METHOD)
-    ] = "mamba",
+        str | None,
+        typer.Option(
+            help="What fills the network's slots instead of its own; none for no Mamba.", rich_help_panel=_METHOD
+        ),
+    ] = None,
     configuration: Annotated[
         list[str] | None,
         typer.Option(

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 MIXERS: dict[str, str | None] = {
     "mamba": "umamba_seg.mixers.mamba:MambaMixer",
+    "bidirectional": "umamba_seg.mixers.bidirectional:BidirectionalMixer",
+    "segmamba": "umamba_seg.mixers.segmamba:SegMambaMixer",
+    "segmamba_v2": "umamba_seg.mixers.segmamba_v2:SegMambaV2Mixer",
+    "axes": "umamba_seg.mixers.axes:AxesMixer",
+    "routes": "umamba_seg.mixers.routes:RoutesMixer",
+    # controls: what a mixer with a scan must be better than
+    "gated_conv": "umamba_seg.mixers.gated_conv:GatedConvMixer",
+    "mambaout": "umamba_seg.mixers.mambaout:MambaOutMixer",
+    "large_kernel": "umamba_seg.mixers.large_kernel:LargeKernelMixer",
+    "conv": "umamba_seg.mixers.conv:ConvMixer",
     "none": None,  # no module at all: the slot disappears, with its norm
 }
 

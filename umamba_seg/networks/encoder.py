@@ -11,12 +11,12 @@ class Encoder(nn.Module):
 
     def __init__(self, input_channels: int, blueprint: Blueprint) -> None:
         super().__init__()
-        plan, layers, make_stage = blueprint.topology, blueprint.layers, blueprint.rules.stage
+        plan, layers, rules = blueprint.topology, blueprint.layers, blueprint.rules
         features, kernels, blocks = plan.features, plan.kernels, plan.encoder_blocks
         inputs = (features[0], *features)  # of each stage: what the stem or the stage before writes
-        self.stem = make_stage(layers, input_channels, features[0], kernels[0], 1, blocks[0])
+        self.stem = rules.stem(layers, input_channels, features[0], kernels[0], blocks[0])
         self.stages = nn.ModuleList(
-            make_stage(layers, inputs[s], features[s], kernels[s], plan.strides[s], blocks[s])
+            rules.stage(layers, inputs[s], features[s], kernels[s], plan.strides[s], blocks[s])
             for s in range(plan.n_stages)
         )
         self.mamba_layers = blueprint.slots.slots({s: s for s in blueprint.places.encoder})

@@ -35,9 +35,21 @@ class Layers:
         padding = tuple(width // 2 for width in kernel)
         return self.conv_op(inputs, outputs, tuple(kernel), stride=stride, padding=padding, bias=self.conv_bias)
 
-    def pointwise(self, inputs: int, outputs: int, stride: Sequence[int] | int = 1) -> nn.Module:
-        """A convolution of kernel size 1."""
-        return self.conv_op(inputs, outputs, 1, stride=stride, bias=self.conv_bias)
+    def pointwise(
+        self, inputs: int, outputs: int, stride: Sequence[int] | int = 1, *, has_bias: bool | None = None
+    ) -> nn.Module:
+        """A convolution of kernel size 1; None leaves it to the plan whether it has a bias."""
+        return self.conv_op(inputs, outputs, 1, stride=stride, bias=self.conv_bias if has_bias is None else has_bias)
+
+    def transposed_conv(self, inputs: int, outputs: int, stride: Sequence[int]) -> nn.Module:
+        """A transposed convolution that writes every voxel of its output once: its kernel is its stride."""
+        conv: LayerType = nn.ConvTranspose2d if self.dims == 2 else nn.ConvTranspose3d
+        return conv(inputs, outputs, tuple(stride), stride=tuple(stride), bias=self.conv_bias)
+
+    def average_pool(self, stride: Sequence[int]) -> nn.Module:
+        """The mean of the voxels that become one."""
+        pool: LayerType = nn.AvgPool2d if self.dims == 2 else nn.AvgPool3d
+        return pool(tuple(stride), stride=tuple(stride))
 
     def head(self, inputs: int, num_classes: int) -> nn.Module:
         """The convolution that writes logits; it has a bias whatever the plan says."""

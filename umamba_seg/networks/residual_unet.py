@@ -1,6 +1,6 @@
 """The residual U-Net that plans describe, with slots for mixers.
 
-What its stages, upsampling and slots are, the rules of a family say.
+What its stages, upsampling and slots are, the rules of a family and its generation say.
 Parameter names are those of the published networks, one per tensor.
 """
 
@@ -12,21 +12,22 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from umamba_seg.errors import UsageError
-from umamba_seg.networks.blocks import channels_written, start_like_he
+from umamba_seg.networks.blocks import channels_written
 from umamba_seg.networks.blueprint import Blueprint
 from umamba_seg.networks.decoder import Decoder
 from umamba_seg.networks.encoder import Encoder
 from umamba_seg.networks.layers import Layers, LayerType, locate_conv, locate_layer
 from umamba_seg.networks.rules import Rules
+from umamba_seg.networks.sizes import check_divisible, text
 from umamba_seg.networks.slot import MixerSlot
 from umamba_seg.networks.slot_maker import SlotMaker
 from umamba_seg.networks.topology import Size, Topology
 
 
 class ResidualUNet(nn.Module):
-    """A residual U-Net with slots for mixers; subclasses state their rules.
+    """A residual U-Net with slots for mixers; subclasses state the rules of each generation of their family.
 
-    The arguments are those that nnU-Net writes into plans, and three of ours at the end. None is changed.
+    The arguments are those that nnU-Net writes into plans, and ours from `patch_size` on. None is changed.
 
     Args:
         input_channels: Channels of the image.
@@ -50,9 +51,13 @@ class ResidualUNet(nn.Module):
         patch_size: Size of the input; needed where maps are mixed over their channels, checked where given.
         mixer: What fills the slots, see `umamba_seg.mixers`; `none` leaves them out, with their norms.
         mixer_options: Settings of the mixer.
+        spacing: Edges of a voxel of the input in mm, for mixers that measure distances; None where nobody knows.
+        channel_tokens: Mix small maps over their channels where the family was published so. Without, the network takes
+            any input whose axes the total stride divides.
+        generation: Which published form of the family, by its number.
     """
 
-    rules: ClassVar[Rules]
+    generations: ClassVar[Mapping[int, Rules]]
 
     def __init__(
         self,
@@ -78,8 +83,12 @@ class ResidualUNet(nn.Module):
         patch_size: Sequence[int] | None = None,
         mixer: str = "mamba",
         mixer_options: Mapping[str, Any] | None = None,
+        spacing: Sequence[float] | None = None,
+        channel_tokens: bool = True,
+        generation: int = 2,
     ) -> None:
         super().__init__()
+        self.rules = self._rules_of(generation)
         layers = Layers(
             conv_op=locate_conv(conv_op),
             conv_bias=conv_bias,
@@ -105,11 +114,21 @@ class ResidualUNet(nn.Module):
             decoder_blocks=self.rules.block_counts(plan.decoder_blocks, n_stages),
         )
         self.only_size: Size | None = None  # the one size of input that fits the weights, where slots tie them to one
-        slots = self._slot_maker(layers.dims, patch_size, mixer, mixer_options or {})
+        is_published = mixer == self.rules.published_mixer
+        slots = SlotMaker(
+            mixer,
+            mixer_options or {},
+            self.rules.published_mixer,
+            layers.dims,
+            self.topology,
+            self._sizes_of_small_maps(patch_size, is_needed=is_published) if channel_tokens else None,
+            _read_spacing(spacing, layers.dims),
+            is_residual=not is_published,
+        )
         blueprint = Blueprint(layers, self.topology, self.rules, slots)
 
         self.encoder = Encoder(input_channels, blueprint)
-        self.mamba_layer = slots.slot(n_stages - 1) if blueprint.places.has_bottleneck else None
+        self._place_bottleneck(slots.slot(n_stages - 1) if blueprint.places.has_bottleneck else None)
         self.skip_layers = slots.slots({s: s for s in blueprint.places.skips})
         self.decoder = Decoder(num_classes, deep_supervision, blueprint)
         if patch_size is not None and any(slot.is_channel_wise for _, slot in self._slots()):
@@ -119,16 +138,20 @@ class ResidualUNet(nn.Module):
         """Logits of full resolution (b, c, *s); under deep supervision those of every resolution, fine to coarse."""
         self.check_size(x.shape[2:])
         maps = self.encoder(x)
-        if self.mamba_layer is not None:
-            maps[-1] = self.mamba_layer(maps[-1])
+        if self.bottleneck is not None:
+            maps[-1] = self.bottleneck(maps[-1])
         for s, slot in self.skip_layers.items():
             maps[int(s)] = slot(maps[int(s)])
         return self.decoder(maps)
 
-    @staticmethod
-    def initialize(module: nn.Module) -> None:
+    @property
+    def bottleneck(self) -> MixerSlot | None:
+        """The slot behind the encoder."""
+        return self._plain_bottleneck[0] if self._plain_bottleneck else self.mamba_layer
+
+    def initialize(self, module: nn.Module) -> None:
         """Initial values of one module; nnU-Net applies it to every one. Mixers keep their own."""
-        start_like_he(module)
+        self.rules.initialize(module)
 
     def check_size(self, size: Sequence[int]) -> None:
         """Accept the sizes of input that this network can take.
@@ -136,11 +159,7 @@ class ResidualUNet(nn.Module):
         Raises:
             UsageError: An axis is no multiple of its total stride, or the weights are tied to another size.
         """
-        steps = self.topology.total_stride
-        if len(size) != len(steps):
-            raise UsageError(f"this network takes {len(steps)} spatial axes, got {len(size)}", code="bad-size")
-        if any(n < step or n % step for n, step in zip(size, steps, strict=True)):
-            raise _indivisible(size, steps)
+        check_divisible(size, self.topology.total_stride)
         if self.only_size is not None and tuple(size) != self.only_size:
             raise _tied(type(self).__name__, size, self.only_size)
 
@@ -152,31 +171,43 @@ class ResidualUNet(nn.Module):
         total = channels_written(encoder.stem) * math.prod(int(n) for n in input_size)
         total += sum(channels_written(stage) * n for stage, n in zip(encoder.stages, voxels, strict=True))
         for j, s in enumerate(plan.decoder_order):
-            parts = [decoder.upsample_layers[j], decoder.stages[j]]
+            parts = [decoder.upsampling[j], decoder.stages[j]]
             if decoder.deep_supervision or s == 0:
                 parts.append(decoder.seg_layers[j])
             total += sum(map(channels_written, parts)) * voxels[s]
         return total + sum(slot.saved_elements(sizes[s], plan.features[s]) for s, slot in self._slots())
 
-    def _slot_maker(
-        self, dims: int, patch_size: Sequence[int] | None, mixer: str, options: Mapping[str, Any]
-    ) -> SlotMaker:
+    def _rules_of(self, generation: int) -> Rules:
+        if generation not in self.generations:
+            known = " or ".join(map(str, sorted(self.generations)))
+            what = f"{type(self).__name__} has generation {known}, got {generation!r}"
+            raise UsageError(what, code="unknown-generation")
+        return self.generations[generation]
+
+    def _sizes_of_small_maps(self, patch_size: Sequence[int] | None, *, is_needed: bool) -> list[Size] | None:
         if patch_size is not None:
             self.check_size(patch_size)
-        is_published = mixer == self.rules.published_mixer
-        sizes = None
-        if is_published and self.rules.mixes_channels_when_small:
-            if patch_size is None:
-                raise _patch_missing(type(self).__name__)
-            sizes = self.topology.map_sizes(patch_size)
-        return SlotMaker(mixer, options, dims, self.topology.features, sizes, is_residual=not is_published)
+        if not self.rules.mixes_channels_when_small:
+            return None
+        if patch_size is None and is_needed:
+            raise _patch_missing(type(self).__name__)
+        return None if patch_size is None else self.topology.map_sizes(patch_size)
+
+    def _place_bottleneck(self, slot: MixerSlot | None) -> None:
+        """Register the slot under its published names. A tuple hides it where only its parts have names."""
+        is_plain = slot is not None and self.rules.has_plain_bottleneck
+        self.mamba_layer = None if is_plain else slot
+        self._plain_bottleneck = (slot,) if slot is not None and is_plain else ()
+        for hidden in self._plain_bottleneck:
+            self.add_module("ln", hidden.norm)
+            self.add_module(hidden.name, hidden.mixer)
 
     def _slots(self) -> Iterator[tuple[int, MixerSlot]]:
         """Every slot, after the encoder stage whose maps it is made for."""
         for s, slot in self.encoder.mamba_layers.items():
             yield int(s), cast(MixerSlot, slot)
-        if self.mamba_layer is not None:
-            yield self.topology.n_stages - 1, self.mamba_layer
+        if self.bottleneck is not None:
+            yield self.topology.n_stages - 1, self.bottleneck
         for s, slot in self.skip_layers.items():
             yield int(s), cast(MixerSlot, slot)
         for j, slot in self.decoder.mamba_layers.items():
@@ -191,24 +222,23 @@ def _encoder_blocks(n_conv: int | Sequence[int] | None, n_blocks: int | Sequence
     raise UsageError("give either n_conv_per_stage or n_blocks_per_stage", code="bad-plan")
 
 
-def _indivisible(size: Sequence[int], steps: Size) -> UsageError:
-    smaller = [max(n // step, 1) * step for n, step in zip(size, steps, strict=True)]
-    larger = [-(-n // step) * step for n, step in zip(size, steps, strict=True)]
-    return UsageError(
-        f"each axis of the input must be a multiple of {_text(steps)}, the total strides; got {_text(size)}",
-        how=[f"use {_text(smaller)} or {_text(larger)}" if smaller != larger else f"use {_text(larger)}"],
-        code="bad-size",
-    )
+def _read_spacing(spacing: Sequence[float] | None, dims: int) -> tuple[float, ...] | None:
+    if spacing is None:
+        return None
+    if len(spacing) != dims or not all(mm > 0 for mm in spacing):
+        raise UsageError(f"spacing needs {dims} positive lengths in mm, got {list(spacing)}", code="bad-plan")
+    return tuple(float(mm) for mm in spacing)
 
 
 def _tied(network: str, size: Sequence[int], only: Size) -> UsageError:
     return UsageError(
-        f"this {network} mixes small maps over their channels, which ties its weights to inputs of {_text(only)}; got "
-        f"{_text(size)}",
+        f"this {network} mixes small maps over their channels, which ties its weights to inputs of {text(only)}; got "
+        f"{text(size)}",
         how=[
-            f"predict in tiles of {_text(only)}, as nnU-Net does",
-            f"plan again for patches of {_text(size)} and train anew",
-            "use UMambaBot, which takes any multiple of its total strides",
+            f"predict in tiles of {text(only)}, as nnU-Net does",
+            f"to fine-tune it with patches of {text(size)}, plan for those and resample its weights by "
+            "umamba_seg.networks.resample_weights",
+            "for inputs of any size train a network with channel_tokens=False in its arch_kwargs, or a UMambaBot",
         ],
         code="bad-size",
     )
@@ -217,10 +247,9 @@ def _tied(network: str, size: Sequence[int], only: Size) -> UsageError:
 def _patch_missing(network: str) -> UsageError:
     return UsageError(
         f"{network} needs patch_size: maps with no more voxels than channels are mixed over their channels",
-        how=["add patch_size to arch_kwargs of the plans, equal to the patch_size of the configuration"],
+        how=[
+            "add patch_size to arch_kwargs of the plans, equal to the patch_size of the configuration",
+            "or set channel_tokens=False there: voxels are mixed everywhere, and inputs may have any size",
+        ],
         code="bad-plan",
     )
-
-
-def _text(size: Sequence[int]) -> str:
-    return "×".join(str(int(n)) for n in size)

@@ -54,9 +54,14 @@ class Topology:
         return range(self.n_stages - 2, -1, -1)
 
     @property
+    def scales(self) -> list[Size]:
+        """Voxels of the input per voxel of the map that each encoder stage writes."""
+        return [tuple(map(math.prod, zip(*self.strides[: s + 1], strict=True))) for s in range(self.n_stages)]
+
+    @property
     def total_stride(self) -> Size:
         """Voxels of the input per voxel of the deepest map."""
-        return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
+        return self.scales[-1]
 
     def map_sizes(self, patch: Sequence[int]) -> list[Size]:
         """The size of the map that each encoder stage writes for an input of the size of `patch`."""

@@ -61,7 +61,7 @@ def plan(
     dataset: str,
     *,
     network: str = "umamba_bot",
-    mixer: str = "mamba",
+    mixer: str | None = None,
     vram_gb: float = 8,
     configurations: Sequence[str] = (),
     twin: bool = False,
@@ -80,7 +80,7 @@ def plan(
     Args:
         dataset: Id, name or folder of the data set.
         network: See `umamba networks`.
-        mixer: What fills the network's slots; `none` is the no-Mamba twin.
+        mixer: What fills the network's slots, that of its paper unless given; `none` is the no-Mamba twin.
         vram_gb: Memory of the GPU to plan for.
         configurations: Which to preprocess, of `2d`, `3d_fullres`, `3d_lowres`; empty means all that are planned.
         twin: Also write the plans of the no-Mamba twin, with the same patch, batch and data.
@@ -95,6 +95,7 @@ def plan(
         report: Told how far it is.
     """
     info = registry.find(network)
+    mixer = mixer or info.mixer
     _check_numbers(vram_gb, patch, batch)
     place = locate(workspace)
     found = find_dataset(dataset, place)
@@ -131,7 +132,7 @@ def plan(
 def default_plans_name(network: NetworkRecord, mixer: str, vram_gb: float) -> str:
     """`umambaEnc8GPlans`, `umambaEncNoMamba8GPlans`, `umambaEncAxes24GPlans`: no budget overwrites another's plans."""
     short = network.name.removeprefix("umamba_")
-    parts = {"mamba": "", TWIN_MIXER: "NoMamba"}.get(mixer, _camel(mixer))
+    parts = {network.mixer: "", TWIN_MIXER: "NoMamba"}.get(mixer, _camel(mixer))
     return f"umamba{_camel(short)}{parts}{vram_gb:g}GPlans"
 
 
@@ -314,7 +315,7 @@ def _describe(
         tuple(entry["patch_size"]),
         entry["batch_size"],
         tuple(entry["spacing"]),
-        entry["architecture"]["arch_kwargs"]["n_stages"],
+        len(entry["architecture"]["arch_kwargs"]["strides"]),
         sum(parameter.numel() for parameter in network.parameters()),
         estimated_gb(count, entry["batch_size"], dims),
         _why(entry, vram_gb, patch is not None and len(patch) == dims, batch is not None),

@@ -93,7 +93,9 @@ class UMambaPlanner(ExperimentPlanner):
             self._fix_patch(plan, spacing, self.patch)
         if self.batch is not None:
             plan["batch_size"] = self.batch
-        plan["architecture"] = architecture(self.network, plan["architecture"], plan["patch_size"], mixer=self.mixer)
+        plan["architecture"] = architecture(
+            self.network, plan["architecture"], plan["patch_size"], mixer=self.mixer, spacing=plan["spacing"]
+        )
         return plan
 
     def save_plans(self, plans: dict[str, Any]) -> None:
