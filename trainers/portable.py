@@ -39,6 +39,8 @@ def with_network(plans: dict[str, Any], configuration: str, network_name: str) -
     resolved = PlansManager({**changed, "continue_training": False}).get_configuration(configuration).configuration
     if not resolved["architecture"]["network_class_name"].startswith("umamba_seg."):
         # the whole block: a configuration that inherits is completed by a shallow update
-        block = architecture(registry.find(network_name), resolved["architecture"], resolved["patch_size"])
+        block = architecture(
+            registry.find(network_name), resolved["architecture"], resolved["patch_size"], spacing=resolved["spacing"]
+        )
         changed["configurations"][configuration]["architecture"] = block
     return changed

@@ -117,7 +117,7 @@ class _Step:
     def train(self) -> None:
         self.optimizer.zero_grad()
         outputs: list[Tensor] = self.network(self.image)
-        torch.stack([y.square().mean() for y in outputs]).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack([y.square().mean() for y in outputs]).sum().backward()
         self.optimizer.step()
 
 

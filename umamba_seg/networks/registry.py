@@ -48,7 +48,7 @@ class NetworkRecord:
 
 
 _UMAMBA_PAPER = "Ma, Li and Wang 2024, arXiv:2401.04722"
-_GEN1_WEIGHTS = "UU-Mamba's checkpoint and own ones of bowang-lab/U-Mamba before 27 March 2024 (generation 1)"
+_GEN1_WEIGHTS = "own checkpoints of bowang-lab/U-Mamba before 27 March 2024 (generation 1)"
 _UMAMBA_WEIGHTS = "own checkpoints of bowang-lab/U-Mamba of 27 March 2024 or later (generation 2); none are published"
 
 NETWORKS: dict[str, NetworkRecord] = {
@@ -96,7 +96,7 @@ NETWORKS: dict[str, NetworkRecord] = {
         deep_supervision=True,
         needs_patch_size=False,
         patch_rule="each axis divisible by its total stride",
-        weights=_GEN1_WEIGHTS,
+        weights=f"UU-Mamba's checkpoint, {_GEN1_WEIGHTS}",
         fixed={"generation": 1},
     ),
     "segmamba": NetworkRecord(

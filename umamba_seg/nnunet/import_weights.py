@@ -145,8 +145,10 @@ def _training(
     if recipe is not None and recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES, where="--recipe")
     made = RECIPES[recipe]() if recipe is not None else (None, None)
-    told_plans = read_json(plans) if plans is not None else made[0] or source.plans
-    told_data = read_json(dataset_json) if dataset_json is not None else made[1] or source.dataset_json
+    told_plans: dict[str, Any] | None = read_json(plans) if plans is not None else made[0] or source.plans
+    told_data: dict[str, Any] | None = (
+        read_json(dataset_json) if dataset_json is not None else made[1] or source.dataset_json
+    )
     if told_plans is None or told_data is None:
         missing = [name for name, value in (("--plans", told_plans), ("--dataset-json", told_data)) if value is None]
         how = [
