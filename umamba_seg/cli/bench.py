@@ -7,6 +7,7 @@ import typer
 from umamba_seg.cli.command import Payload, command
 from umamba_seg.cli.options import numbers
 from umamba_seg.cli.output import Output
+from umamba_seg.errors import MachineError, UsageError
 
 app = typer.Typer(name="bench", help="Measure how fast this machine is.", no_args_is_help=True)
 
@@ -21,11 +22,9 @@ def kernels(
     from rich.table import Table
 
     from umamba_seg.bench.kernels import as_dicts, measure
-    from umamba_seg.errors import MachineError, UsageError
     from umamba_seg.kernels import info
 
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"--device must be cpu or cuda; got {device!r}", code="unknown-device")
+    _check_device(device)
     if info()[device].backend is None:
         raise MachineError(
             f"no scan can be timed on {device}: {next(iter(info()[device].why_not.values()))}", code="no-device"
@@ -62,10 +61,8 @@ def networks(
     from rich.table import Table
 
     from umamba_seg.bench.networks import as_dicts, measure
-    from umamba_seg.errors import MachineError, UsageError
 
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"--device must be cpu or cuda; got {device!r}", code="unknown-device")
+    _check_device(device)
     if device == "cuda" and not torch.cuda.is_available():
         raise MachineError("torch sees no cuda device", code="no-device")
     if threads is not None:
@@ -89,3 +86,8 @@ def networks(
 
 
 command(app, "networks", examples=("umamba bench networks umamba_enc", "umamba bench networks --mixer axes"))(networks)
+
+
+def _check_device(device: str) -> None:
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device must be cpu or cuda; got {device!r}", code="unknown-device")

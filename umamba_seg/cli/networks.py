@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from umamba_seg.cli.command import Payload, command
-from umamba_seg.cli.options import numbers
+from umamba_seg.cli.options import lengths, numbers
 from umamba_seg.cli.output import Output
 from umamba_seg.errors import UsageError
 
@@ -91,7 +91,7 @@ def _reach(out: Output, name: str, size: str, spacing: str | None, channels: int
     from umamba_seg.mixers.reach import CLEAR, FAINT, measure
 
     extents = numbers(size, "--size") or []
-    edges = _lengths(spacing) if spacing is not None else (1.0,) * len(extents)
+    edges = tuple(lengths(spacing, "--spacing") or [1.0] * len(extents))
     torch.manual_seed(0)
     mixer = create(name, channels, spatial_dims=len(extents), place=Place(spacing=edges))
     if mixer is None:
@@ -127,14 +127,6 @@ def _reach(out: Output, name: str, size: str, spacing: str | None, channels: int
         "wrap": found.wrap,
         "plot": str(plot) if plot is not None else None,
     }
-
-
-def _lengths(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        what = f"expected numbers with commas between, such as 2.5,0.8,0.8; got {text!r}"
-        raise UsageError(what, where="--spacing", code="bad-number") from None
 
 
 def _spoken(value: object) -> str:

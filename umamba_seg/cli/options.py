@@ -1,15 +1,17 @@
 """Options and values that several commands share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from umamba_seg.cli.output import Output
 from umamba_seg.errors import UsageError
 from umamba_seg.workspace import Workspace, export_lines, locate
+
+Number = TypeVar("Number", int, float)
 
 DatasetArgument = Annotated[str, typer.Argument(help="Id, name or folder of the data set.", metavar="DATASET")]
 WorkspaceOption = Annotated[
@@ -27,13 +29,21 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what
 
 def numbers(text: str | None, option: str) -> list[int] | None:
     """`96,160,160` as numbers."""
+    return _listed(text, option, int, "whole numbers with commas between, such as 96,160,160")
+
+
+def lengths(text: str | None, option: str) -> list[float] | None:
+    """`2.5,0.8,0.8` as numbers."""
+    return _listed(text, option, float, "numbers with commas between, such as 2.5,0.8,0.8")
+
+
+def _listed(text: str | None, option: str, number: Callable[[str], Number], expected: str) -> list[Number] | None:
     if text is None:
         return None
     try:
-        return [int(part) for part in text.replace("x", ",").split(",")]
+        return [number(part) for part in text.replace("x", ",").split(",")]
     except ValueError:
-        what = f"expected whole numbers with commas between, such as 96,160,160; got {text!r}"
-        raise UsageError(what, where=option, code="bad-number") from None
+        raise UsageError(f"expected {expected}; got {text!r}", where=option, code="bad-number") from None
 
 
 def introduce_workspace(out: Output, option: Path | None) -> Workspace:

@@ -24,12 +24,14 @@ from umamba_seg.networks.lightm_unet_blocks import (
     conv_pair,
     max_pool,
 )
-from umamba_seg.networks.mixer_maker import MixerMaker, read_spacing
+from umamba_seg.networks.mixer_maker import MixerMaker
 from umamba_seg.networks.named import named
+from umamba_seg.networks.placing import read_spacing
+from umamba_seg.networks.single_resolution import SingleResolution
 from umamba_seg.networks.topology import Topology
 
 
-class LightMUNet(nn.Module):
+class LightMUNet(SingleResolution):
     """A narrow U-Net that adds its skips, with a Mamba layer wherever channels mix on the way down.
 
     It is published with strides of 2 everywhere; those of anisotropic plans are ours. None of the arguments is changed.
@@ -65,8 +67,7 @@ class LightMUNet(nn.Module):
         mixer_options: Mapping[str, Any] | None = None,
         spacing: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
-        self.deep_supervision = deep_supervision
+        super().__init__(deep_supervision)
         self.topology = plan = _read_topology(dims, init_filters, blocks_down, blocks_up, strides)
         mixers = MixerMaker(mixer, mixer_options or {}, "mamba", dims, read_spacing(spacing, dims))
         features = plan.features
@@ -90,17 +91,7 @@ class LightMUNet(nn.Module):
             maps.append(x)
         for level, upsample, layer in zip(self.topology.decoder_order, self.up_samples, self.up_layers, strict=True):
             x = layer(upsample(x) + maps[level])
-        logits: Tensor = self.conv_final(x)
-        return [logits] if self.deep_supervision else logits
-
-    @property
-    def decoder(self) -> nn.Module:
-        """Where nnU-Net switches `deep_supervision`: the network itself, which has no decoder of its own."""
-        return self
-
-    @staticmethod
-    def initialize(module: nn.Module) -> None:
-        """Leave the values with which torch and the mixers start, as published; nnU-Net applies it to every module."""
+        return self._as_asked(self.conv_final(x))
 
     def check_size(self, size: Sequence[int]) -> None:
         """Accept the sizes of input that this network can take.

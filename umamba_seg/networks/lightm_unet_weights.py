@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from umamba_seg.errors import ModelError
+from umamba_seg.networks.published import count_of
 
 FIRST_CONV = "convInit.1.conv.weight"
 
@@ -19,20 +20,12 @@ def read_lightm_weights(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     if FIRST_CONV not in weights:
         raise ModelError(f"these are no weights of LightM-UNet: they lack {FIRST_CONV}", code="bad-weights")
     filters, dims = len(weights[FIRST_CONV]), weights[FIRST_CONV].dim() - 2
-    steps = _count(weights, "up_samples.{}.0.conv.weight")
+    steps = count_of(weights, "up_samples.{}.0.conv.weight")
     return {
         "dims": dims,
         "init_filters": filters,
-        "blocks_down": [_count(weights, f"down_layers.{i}.{{}}.norm1.weight", start=1) for i in range(steps + 1)],
-        "blocks_up": [_count(weights, f"up_layers.{j}.{{}}.norm1.weight") for j in range(steps)],
+        "blocks_down": [count_of(weights, f"down_layers.{i}.{{}}.norm1.weight", start=1) for i in range(steps + 1)],
+        "blocks_up": [count_of(weights, f"up_layers.{j}.{{}}.norm1.weight") for j in range(steps)],
         "strides": [[1] * dims, *([2] * dims for _ in range(steps))],
         "mixer": "mamba",
     }
-
-
-def _count(weights: Mapping[str, Tensor], name: str, start: int = 0) -> int:
-    """How many of the names that a number completes there are, counted from `start`."""
-    n = 0
-    while name.format(start + n) in weights:
-        n += 1
-    return n

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from umamba_seg.errors import ModelError, UsageError
 
+ENTRIES = ("module", "state_dict", "model")  # under which files of weights alone have them
+WRAPPERS = ("module.", "_orig_mod.")  # of DDP and torch.compile
+
 
 def the_name(name: str) -> str:
     """The first name in families whose weights have one name each."""
@@ -27,6 +30,42 @@ class Published:
     network: Callable[..., nn.Module]
     arguments: Callable[[Mapping[str, Any]], dict[str, Any]]
     first_name: Callable[[str], str] = the_name
+
+
+def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights by the names that the network gives them, without the entry and the wrappers they may stand in.
+
+    Raises:
+        ModelError: There is more than weights.
+    """
+    entries = (state_dict.get(name) for name in ENTRIES)
+    named: Mapping[str, Any] = next((entry for entry in entries if isinstance(entry, Mapping)), state_dict)
+    strange = [name for name, value in named.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ModelError(f"the file holds more than weights: {', '.join(map(str, strange[:5]))}", code="bad-weights")
+    for wrapper in WRAPPERS * 2:  # one may stand in the other
+        if all(name.startswith(wrapper) for name in named):
+            named = {name.removeprefix(wrapper): value for name, value in named.items()}
+    return dict(named)
+
+
+def tensor(weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """One of the weights.
+
+    Raises:
+        ModelError: It is missing.
+    """
+    if name not in weights:
+        raise ModelError(f"these weights are not complete: they lack {name}", code="bad-weights")
+    return weights[name]
+
+
+def count_of(weights: Mapping[str, Tensor], name: str, start: int = 0) -> int:
+    """How many of the names that a number completes there are, counted from `start`."""
+    n = 0
+    while name.format(start + n) in weights:
+        n += 1
+    return n
 
 
 def check_keys(name: str, given: Mapping[str, Any], wanted: set[str]) -> None:

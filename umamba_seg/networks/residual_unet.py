@@ -17,6 +17,7 @@ from umamba_seg.networks.blueprint import Blueprint
 from umamba_seg.networks.decoder import Decoder
 from umamba_seg.networks.encoder import Encoder
 from umamba_seg.networks.layers import Layers, LayerType, locate_conv, locate_layer
+from umamba_seg.networks.placing import read_spacing
 from umamba_seg.networks.rules import Rules
 from umamba_seg.networks.sizes import check_divisible, text
 from umamba_seg.networks.slot import MixerSlot
@@ -122,7 +123,7 @@ class ResidualUNet(nn.Module):
             layers.dims,
             self.topology,
             self._sizes_of_small_maps(patch_size, is_needed=is_published) if channel_tokens else None,
-            _read_spacing(spacing, layers.dims),
+            read_spacing(spacing, layers.dims),
             is_residual=not is_published,
         )
         blueprint = Blueprint(layers, self.topology, self.rules, slots)
@@ -220,14 +221,6 @@ def _encoder_blocks(n_conv: int | Sequence[int] | None, n_blocks: int | Sequence
     if n_blocks is not None and n_conv is None:
         return n_blocks
     raise UsageError("give either n_conv_per_stage or n_blocks_per_stage", code="bad-plan")
-
-
-def _read_spacing(spacing: Sequence[float] | None, dims: int) -> tuple[float, ...] | None:
-    if spacing is None:
-        return None
-    if len(spacing) != dims or not all(mm > 0 for mm in spacing):
-        raise UsageError(f"spacing needs {dims} positive lengths in mm, got {list(spacing)}", code="bad-plan")
-    return tuple(float(mm) for mm in spacing)
 
 
 def _tied(network: str, size: Sequence[int], only: Size) -> UsageError:

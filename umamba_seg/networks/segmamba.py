@@ -9,7 +9,8 @@ from torch import nn
 from umamba_seg.errors import UsageError
 from umamba_seg.networks import sizes
 from umamba_seg.networks.levels import Strides
-from umamba_seg.networks.mixer_maker import MixerMaker, read_spacing
+from umamba_seg.networks.mixer_maker import MixerMaker
+from umamba_seg.networks.placing import read_spacing
 from umamba_seg.networks.segmamba_blocks import GatedSpatialConv, layers_of
 from umamba_seg.networks.segmamba_shell import SegMambaShell, Trunk, make_slots, read_topology
 from umamba_seg.networks.topology import Size, Topology

@@ -19,6 +19,7 @@ from umamba_seg.networks.levels import Strides, read_levels
 from umamba_seg.networks.mixer_maker import MixerMaker
 from umamba_seg.networks.named import named
 from umamba_seg.networks.segmamba_blocks import ResBlock, SkipMlp, UpBlock, layers_of
+from umamba_seg.networks.single_resolution import SingleResolution
 from umamba_seg.networks.slot import MixerSlot
 from umamba_seg.networks.topology import Topology
 
@@ -64,7 +65,7 @@ class Trunk(nn.Module):
                 yield i, cast(MixerSlot, slot)
 
 
-class SegMambaShell(nn.Module):
+class SegMambaShell(SingleResolution):
     """The U-Net around a trunk.
 
     Args:
@@ -87,8 +88,8 @@ class SegMambaShell(nn.Module):
         trunk: Trunk,
         trunk_reads_image: bool,
     ) -> None:
-        super().__init__()
-        self.topology, self.deep_supervision, self.trunk_reads_image = topology, deep_supervision, trunk_reads_image
+        super().__init__(deep_supervision)
+        self.topology, self.trunk_reads_image = topology, trunk_reads_image
         features, dims = topology.features, len(topology.total_stride)
         layers = layers_of(dims, nn.LeakyReLU, conv_bias=False)
         self.vit = trunk
@@ -110,17 +111,7 @@ class SegMambaShell(nn.Module):
         x = maps[-1]
         for level in self.topology.decoder_order:
             x = self._decoder(level)(x, maps[level])
-        logits: Tensor = self.out(self.decoder1(x))
-        return [logits] if self.deep_supervision else logits
-
-    @property
-    def decoder(self) -> nn.Module:
-        """Where nnU-Net switches `deep_supervision`: the network itself, whose decoders have names of their own."""
-        return self
-
-    @staticmethod
-    def initialize(module: nn.Module) -> None:
-        """Leave the values with which torch and the mixers start, as published; nnU-Net applies it to every module."""
+        return self._as_asked(self.out(self.decoder1(x)))
 
     def check_size(self, size: Sequence[int]) -> None:
         """Accept the sizes of input that this network can take.

@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from umamba_seg.networks.levels import Strides
-from umamba_seg.networks.mixer_maker import MixerMaker, read_spacing
+from umamba_seg.networks.mixer_maker import MixerMaker
+from umamba_seg.networks.placing import read_spacing
 from umamba_seg.networks.segmamba_blocks import LargeKernelConv, WideConv, layers_of
 from umamba_seg.networks.segmamba_shell import SegMambaShell, Trunk, make_slots, read_topology
 from umamba_seg.networks.topology import Topology

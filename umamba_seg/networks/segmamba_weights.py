@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from umamba_seg.errors import ModelError
+from umamba_seg.networks.published import count_of, tensor, unwrapped
 from umamba_seg.networks.segmamba import PUBLISHED_SLICES
 
 FIRST_CONV = "vit.downsample_layers.0.0.weight"
@@ -27,29 +28,24 @@ def read_segmamba_weights(state_dict: Mapping[str, Any]) -> tuple[str, dict[str,
     Raises:
         ModelError: These are no weights of SegMamba, or some are missing.
     """
-    weights = _unwrapped(state_dict)
+    weights = unwrapped(state_dict)
     if FIRST_CONV not in weights:
         raise _foreign(weights)
     is_v2 = V2_CONV.format(0) in weights
     conv = V2_CONV if is_v2 else V1_CONV
-    stages, dims = _count(weights, conv), _tensor(weights, FIRST_CONV).dim() - 2
+    stages, dims = count_of(weights, conv), tensor(weights, FIRST_CONV).dim() - 2
     block = "vit.gscs.{}.{{}}.se.fc.0.weight" if is_v2 else "vit.stages.{}.{{}}.norm.weight"
     # the transposed convolution of a level has the stride to it as its kernel
-    strides = [_tensor(weights, f"decoder{i + 2}.transp_conv.conv.weight").shape[2:] for i in range(stages)]
+    strides = [tensor(weights, f"decoder{i + 2}.transp_conv.conv.weight").shape[2:] for i in range(stages)]
     arch_kwargs = {
         "dims": dims,
-        "depths": [_count(weights, block.format(i)) for i in range(stages)],
+        "depths": [count_of(weights, block.format(i)) for i in range(stages)],
         "features": [len(weights[conv.format(i)]) for i in range(stages)],
-        "hidden": len(_tensor(weights, f"encoder{stages + 1}.layer.conv2.conv.weight")),
+        "hidden": len(tensor(weights, f"encoder{stages + 1}.layer.conv2.conv.weight")),
         "strides": [[1] * dims, *(list(stride) for stride in strides)],
         **({"mixer": "segmamba_v2"} if is_v2 else {**_layers_of_v1(weights), "mixer": "segmamba"}),
     }
     return "segmamba_v2" if is_v2 else "segmamba", arch_kwargs, weights
-
-
-def _unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    inner = state_dict["module"] if isinstance(state_dict.get("module"), Mapping) else state_dict
-    return {name.removeprefix("module."): value for name, value in inner.items()}
 
 
 def _layers_of_v1(weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -58,20 +54,6 @@ def _layers_of_v1(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     if has["_s"]:
         return {"directions": 3, "slices": list(PUBLISHED_SLICES)}
     return {"directions": 2 if has["_b"] else 1}
-
-
-def _count(weights: Mapping[str, Tensor], name: str) -> int:
-    """How many of the names that a number completes there are, counted from 0."""
-    n = 0
-    while name.format(n) in weights:
-        n += 1
-    return n
-
-
-def _tensor(weights: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in weights:
-        raise ModelError(f"these weights of SegMamba are not complete: they lack {name}", code="bad-weights")
-    return weights[name]
 
 
 def _foreign(weights: Mapping[str, Tensor]) -> ModelError:

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from umamba_seg.mixers import create
 from umamba_seg.mixers.place import Place
 from umamba_seg.mixers.registry import NOWHERE
+from umamba_seg.networks.placing import parameters_of_mixer, spacing_of_map
 from umamba_seg.networks.slot import MixerSlot
 from umamba_seg.networks.topology import Size, Topology
 
@@ -60,16 +60,13 @@ class SlotMaker:
 
     def place(self, stage: int) -> Place:
         """What a mixer can be told of the maps of this encoder stage."""
-        scale = self.topology.scales[stage]
-        spacing = None if self.spacing is None else tuple(n * mm for n, mm in zip(scale, self.spacing, strict=True))
+        spacing = spacing_of_map(self.spacing, self.topology.scales[stage])
         return Place(self.topology.kernels[stage], spacing, self._published_parameters(stage))
 
     def _published_parameters(self, stage: int) -> int:
         voxels = self._voxels_if_small(stage)
-        with torch.device("meta"):
-            width, dims = (self.topology.features[stage], self.dims) if voxels is None else (voxels, 1)
-            mixer = create(self.published_mixer, width, spatial_dims=dims)
-        return 0 if mixer is None else sum(parameter.numel() for parameter in mixer.parameters())
+        width, dims = (self.topology.features[stage], self.dims) if voxels is None else (voxels, 1)
+        return parameters_of_mixer(self.published_mixer, width, dims)
 
     def _voxels_if_small(self, stage: int) -> int | None:
         """Voxels of a map over whose channels the published mixer works; None where it works over the voxels."""

@@ -13,11 +13,9 @@ from numpy._core import multiarray
 from torch import Tensor
 
 from umamba_seg.errors import ModelError
-from umamba_seg.networks.lightm_unet_weights import read_lightm_weights
-from umamba_seg.networks.segmamba_weights import read_segmamba_weights
+from umamba_seg.networks import lightm_unet_weights, segmamba_weights
+from umamba_seg.networks.published import tensor, unwrapped
 from umamba_seg.networks.umamba_published import first_name
-
-WRAPPERS = ("module.", "_orig_mod.")  # of DDP and torch.compile
 
 # Beside tensors, nnU-Net's checkpoints hold the numbers of its log, as numpy made them.
 _HARMLESS: list[Any] = [
@@ -73,24 +71,23 @@ def read_file(path: Path, *, is_trusted: bool = False) -> dict[str, Any]:
     return content
 
 
-def recognise(weights: Mapping[str, Tensor]) -> Recognised:
-    """Tell from names and shapes of what network these weights are.
+def recognise(content: Mapping[str, Any]) -> Recognised:
+    """Tell from names and shapes of what network weights are; see `unwrapped` for what they may stand in.
 
     Raises:
         ModelError: They are of none of ours.
     """
-    weights = _unwrapped(weights)
-    if "vit.downsample_layers.0.0.weight" in weights:
-        network, arch_kwargs, named = read_segmamba_weights(weights)
-        return Recognised(
-            network, named, _inputs(named, "encoder1.layer.conv1.conv.weight"), len(named["out.conv.conv.bias"]), 3,
-            arch_kwargs,
-        )  # fmt: skip
-    if "convInit.0.conv.weight" in weights:
-        arch_kwargs = read_lightm_weights(weights)
-        inputs = weights["convInit.0.conv.weight"]
-        classes = len(weights["conv_final.2.1.conv.bias"])
-        return Recognised("lightm_unet", dict(weights), len(inputs), classes, inputs.dim() - 2, arch_kwargs)
+    weights = unwrapped(content)
+    if segmamba_weights.FIRST_CONV in weights:
+        network, arch_kwargs, weights = segmamba_weights.read_segmamba_weights(weights)
+        inputs = tensor(weights, "encoder1.layer.conv1.conv.weight").shape[1]
+        classes = len(tensor(weights, "out.conv.conv.bias"))
+        return Recognised(network, weights, inputs, classes, arch_kwargs["dims"], arch_kwargs)
+    if lightm_unet_weights.FIRST_CONV in weights:
+        arch_kwargs = lightm_unet_weights.read_lightm_weights(weights)
+        inputs = len(tensor(weights, "convInit.0.conv.weight"))  # depthwise
+        classes = len(tensor(weights, "conv_final.2.1.conv.bias"))
+        return Recognised("lightm_unet", weights, inputs, classes, arch_kwargs["dims"], arch_kwargs)
     return _recognise_umamba(weights)
 
 
@@ -115,25 +112,7 @@ def _recognise_umamba(weights: dict[str, Tensor]) -> Recognised:
         name: value for name, value in weights.items() if first_name(name) == name or first_name(name) not in weights
     }
     stem = "encoder.stem.0.conv1.weight" if is_new else "encoder.stem.convs.0.conv.weight"
-    return Recognised(network, weights, _inputs(weights, stem), len(heads), heads.dim() - 2, None)
-
-
-def _inputs(weights: Mapping[str, Tensor], name: str) -> int:
-    if name not in weights:
-        raise ModelError(f"the weights lack {name}", code="bad-weights")
-    return weights[name].shape[1]
-
-
-def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by the names that the network gives them, without those of wrappers around it."""
-    strange = [name for name, value in weights.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise ModelError(f"the file holds more than weights: {', '.join(map(str, strange[:5]))}", code="bad-weights")
-    named = dict(weights)
-    for wrapper in WRAPPERS * 2:  # one may stand in the other
-        if named and all(name.startswith(wrapper) for name in named):
-            named = {name.removeprefix(wrapper): value for name, value in named.items()}
-    return named
+    return Recognised(network, weights, tensor(weights, stem).shape[1], len(heads), heads.dim() - 2, None)
 
 
 def _not_plain(path: Path, fault: Exception) -> ModelError:

@@ -4,7 +4,6 @@ A checkpoint of an nnU-Net fork brings plans and data set description of its tim
 come from files, or from the recipe of the one published model that has no plans.
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from umamba_seg.networks.architecture import architecture
 from umamba_seg.networks.published import check_weights
 from umamba_seg.networks.weights import Recognised, read_file, recognise
 from umamba_seg.nnunet.published_recipes import RECIPES
+from umamba_seg.run_record import sha256
 from umamba_seg.training.checkpoints import FINAL, HOST_TRAINER, PROVENANCE, write
 from umamba_seg.workspace import channel_names, read_json
 
@@ -53,7 +53,7 @@ class ImportResult:
 class _Source:
     """What a file holds."""
 
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Any]
     plans: dict[str, Any] | None = None
     dataset_json: dict[str, Any] | None = None
     configuration: str | None = None
@@ -128,9 +128,7 @@ def _source(content: Mapping[str, Any]) -> _Source:
             content["network_weights"], told.get("plans"), told.get("dataset_json"), told.get("configuration"),
             told.get("fold", 0), None if axes is None else tuple(axes),
         )  # fmt: skip
-    entries = (content.get(name) for name in ("module", "state_dict", "model"))
-    inner = next((entry for entry in entries if isinstance(entry, dict)), content)
-    return _Source(inner)
+    return _Source(content)
 
 
 def _training(
@@ -238,6 +236,6 @@ def _checkpoint(
             "version": __version__,
             "network": found.network,
             "imported_from": path.name,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": sha256(path),
         },
     }
