@@ -10,6 +10,8 @@ import torch
 
 from tests.networks import recorded
 from umamba_seg.errors import ModelError, UsageError
+from umamba_seg.networks import create
+from umamba_seg.networks.weights import recognise
 from umamba_seg.nnunet.import_weights import import_weights
 
 CASES = ["umamba_bot_2d_even", "umamba_enc_3d_iso", "umamba_gen1_bot_2d", "umamba_gen1_enc_2d"]
@@ -184,6 +186,48 @@ def test_a_model_that_is_there_is_not_replaced_unasked(one, tmp_path):
     with pytest.raises(UsageError, match="there is a model already"):
         import_weights(path, tmp_path / "model")
     import_weights(path, tmp_path / "model", overwrite=True)
+
+
+def test_a_further_fold_joins_its_own_model_and_no_other(one, tmp_path):
+    first, second, other = (checkpoint(one) for _ in range(3))
+    second["init_args"]["fold"], other["init_args"]["fold"] = 1, 2
+    other["init_args"]["plans"]["configurations"]["any"]["spacing"] = [2.0, 2.0]
+    import_weights(saved(first, tmp_path), tmp_path / "model")
+    plans = (tmp_path / "model" / "plans.json").read_bytes()
+
+    import_weights(saved(second, tmp_path), tmp_path / "model")
+    with pytest.raises(UsageError, match=r"plans\.json: there is a model already"):
+        import_weights(saved(other, tmp_path), tmp_path / "model")
+
+    assert (tmp_path / "model" / "plans.json").read_bytes() == plans
+    assert sorted(path.name for path in (tmp_path / "model").glob("fold_*")) == ["fold_1", "fold_all"]
+
+
+def test_weights_alone_of_segmamba_become_a_model_by_their_recipe(tmp_path):
+    network = create("segmamba", 4, 4, depths=[1] * 4, features=[4, 8, 8, 8], hidden=8, directions=1).eval()
+    path = saved({f"module.{name}": value for name, value in network.state_dict().items()}, tmp_path, "segmamba.pt")
+
+    result = import_weights(path, tmp_path / "model", recipe="segmamba-brats2023")
+
+    assert result.network == "segmamba"
+    x = torch.randn(1, 4, 32, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded_by_the_host(tmp_path / "model", 0).network(x), network(x))
+
+
+@pytest.mark.parametrize("name", ["convInit.0.conv.weight", "conv_final.2.1.conv.bias"])
+def test_a_weight_that_lightm_unet_lacks_is_named(name, tmp_path):
+    weights = create("lightm_unet", 1, 2, init_filters=8).state_dict()
+    del weights[name]
+
+    with pytest.raises(ModelError, match=f"they lack {name}"):
+        import_weights(saved(weights, tmp_path), tmp_path / "model", recipe="segmamba-brats2023")
+
+
+def test_weights_in_2d_are_told_by_their_shapes():
+    weights = create("segmamba", 1, 2, dims=2, depths=[1] * 4, features=[4, 8, 8, 8], hidden=8).state_dict()
+
+    assert recognise(weights).dims == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04 cut off"])

@@ -109,15 +109,25 @@ def import_weights(
     weights = _fitting(found, block["arch_kwargs"], path)
 
     target = folder / f"fold_{source.fold}" / FINAL
-    if target.exists() and not overwrite:
-        raise UsageError("there is a model already", where=str(target), how=["--overwrite"], code="output-exists")
+    described = {"plans.json": changed, "dataset.json": training.dataset_json}
+    texts = {folder / name: json.dumps(content, indent=4) for name, content in described.items()}
+    if not overwrite:
+        _check_free(target, texts)
     target.parent.mkdir(parents=True, exist_ok=True)
-    written = replace(training, plans=changed)
-    write(_checkpoint(source, written, weights, found, path), target)
-    write_text(folder / "plans.json", json.dumps(changed, indent=4))
-    write_text(folder / "dataset.json", json.dumps(training.dataset_json, indent=4))
+    for file, text in texts.items():
+        write_text(file, text)
+    # the weights last: without them nobody takes the folder for a model
+    write(_checkpoint(source, replace(training, plans=changed), weights, found, path), target)
     parameters = sum(value.numel() for value in weights.values())
     return ImportResult(folder, found.network, block["arch_kwargs"], training.configuration, source.fold, parameters)
+
+
+def _check_free(target: Path, texts: Mapping[Path, str]) -> None:
+    """Refuse a folder that holds this fold, or folds of another model."""
+    others = [file for file, text in texts.items() if file.exists() and file.read_text() != text]
+    for file in [target] if target.exists() else others:
+        how = ["choose another folder, or --overwrite"]
+        raise UsageError("there is a model already", where=str(file), how=how, code="output-exists")
 
 
 def _source(content: Mapping[str, Any]) -> _Source:
