@@ -184,7 +184,7 @@ class Emit:
         """2 to the x, within 1.7e-7 relative; 0, inf and NaN as they should be, but for results below 2**-126."""
         if target().has_scaling:
             return self.each(self._exp2_by_scaling, x) if not isinstance(x, list) else self._exp2_by_scaling(x)
-        rounded, fraction = self._split(x)
+        rounded, fraction = self._split(x, 128)  # 2**128 is the bits of inf
         return self.each(self._shift_exponent, self.horner(fraction, EXP2_ON_HALVES), rounded)
 
     def _exp2_by_scaling(self, x: Value) -> Value:
@@ -198,10 +198,13 @@ class Emit:
 
         return self.each(scaled, self.horner(self.each(fraction, x), EXP2_ON_0_1), x)
 
-    def _split(self, x: Value) -> tuple[Value, Value]:
-        """x as an integer, in the low bits of a float, and a fraction in [-1/2, 1/2]."""
+    def _split(self, x: Value, most: int) -> tuple[Value, Value]:
+        """x, from -127 to `most`, as an integer, in the low bits of a float, and a fraction in [-1/2, 1/2].
+
+        2**-127 is the bits of 0.
+        """
         magic = self.const(1.5 * 2**23)  # adding it rounds to an integer
-        x = self.minimum(self.maximum(x, self.const(-126.0)), self.const(127.0))
+        x = self.minimum(self.maximum(x, self.const(-127.0)), self.const(float(most)))
         rounded = self.add(x, magic)
         return rounded, self.sub(x, self.sub(rounded, magic))
 
@@ -211,7 +214,7 @@ class Emit:
 
     def exp2_and_less_one(self, x: Value) -> tuple[Value, Value]:
         """2**x and 2**x - 1, which keeps its precision near x = 0."""
-        rounded, fraction = self._split(x)
+        rounded, fraction = self._split(x, 127)
         scale = self.each(self._shift_exponent, self.const(1), rounded)
         small = self.mul(fraction, self.horner(fraction, EXP2_ON_HALVES[1:]))  # 2**fraction - 1
         return self.fma(scale, small, scale), self.fma(scale, small, self.sub(scale, self.const(1)))

@@ -3,9 +3,11 @@
 # ruff: noqa: RUF005 - triton does not compile (*tuple, x)
 """What the kernels are made of: arithmetic, the walk along a route, and access to memory.
 
-A program owns BD channels of one route and batch item, a thread one or two of them. The states of a channel are tuples
-of 1-D tensors and so live in registers; a sum over states is a plain sum, without shuffles. Voxels, tokens and pieces
-are counted in 32 bits, which saves registers; all offsets into memory have 64.
+A program is one warp and owns one or two sets of 32 channels of one route and batch item, a thread one channel of each.
+The states of a channel are tuples of 1-D tensors and so live in registers; a sum over states is a plain sum, without
+shuffles. B and C of a token, which all its channels share, are loaded once, one state by each lane, and handed round.
+Voxels, tokens and pieces are counted in 32 bits, and so are offsets inside one batch item, which saves registers and
+most of the arithmetic of addresses; where an item is too large for that (FAR), and between items, offsets have 64.
 
 No function of triton.language that is itself jitted is used: those are compiled or interpreted by what the environment
 said when triton was first imported, which may be before this package was.
@@ -38,19 +40,23 @@ class Array(NamedTuple):
 
 
 class Path(NamedTuple):
-    """The routes of a launch.
+    """The routes of a launch. Flat, since Triton 3.6 loses numbers of tuples inside tuples.
 
     Args:
         numbers: (k, fields), int64; the fields are named below.
         scale: (k,), float32, what dt is multiplied with.
-        table: (tables, b, t), int64, as an array whose place is the token; None where loops tell the voxel.
+        table: (tables, b or 1, t), int64, contiguous; None where loops tell the voxel.
+        table_rows: How far it is from one table to the next.
+        table_items: And from one batch item to the next; 0 where they share a table.
         offsets: (cuts, s + 1), int64; None where run and window tell the pieces.
         offsets_row: How far it is from one row of offsets to the next.
     """
 
     numbers: Any
     scale: Any
-    table: Array | None
+    table: Any
+    table_rows: int
+    table_items: int
     offsets: Any
     offsets_row: int
 
@@ -164,14 +170,17 @@ def sum_over_lanes(values, lanes, LEVELS: tl.constexpr):
 
 
 @triton.jit
-def own_channels(dim, groups, BD: tl.constexpr):
-    """The channels of this program, which ones are, and the first; programs do not cross the borders of groups."""
+def own_channels(dim, groups, BD: tl.constexpr, W: tl.constexpr):
+    """The W sets of channels of this program, which ones are, and the first; programs stay inside their group."""
     of_a_group = dim // groups
-    blocks = (of_a_group + BD - 1) // BD
+    blocks = (of_a_group + BD * W - 1) // (BD * W)
     block = tl.program_id(1)
-    first = block // blocks * of_a_group + block % blocks * BD
-    lanes = tl.arange(0, BD)
-    return first + lanes, block % blocks * BD + lanes < of_a_group, first
+    first, own = block // blocks * of_a_group, block % blocks * (BD * W)
+    channels, inside = (), ()
+    for w in tl.static_range(W):
+        lanes = own + w * BD + tl.arange(0, BD)
+        channels, inside = channels + (first + lanes,), inside + (lanes < of_a_group,)
+    return channels, inside, first + own
 
 
 @triton.jit
@@ -202,7 +211,8 @@ def seek(path, route, batch, token):
 @triton.jit
 def named_voxel(path, route, batch, token):
     """The voxel a table names, -1 for none."""
-    at = pointers(path.table, field(path, route, TABLE_ROW), batch, token, 0)
+    row = tl.cast(field(path, route, TABLE_ROW), tl.int64) * path.table_rows
+    at = path.table + row + tl.cast(batch, tl.int64) * path.table_items + token
     return tl.load(at, mask=(token >= 0) & (token < field(path, route, RUN)), other=-1).to(tl.int32)
 
 
@@ -266,106 +276,150 @@ def pointers(array, route, batch, place, channels):
 
 
 @triton.jit
-def further(at, array, voxel):
-    """From voxel 0 to another."""
-    return at + tl.cast(voxel, tl.int64) * array.place
+def of_item(array, route, batch):
+    """Where a batch item of a route begins."""
+    return array.memory + tl.cast(route, tl.int64) * array.route + tl.cast(batch, tl.int64) * array.batch
 
 
 @triton.jit
-def row(array, route, batch, channels, inside, default):
-    """One number for each channel, like D; the default where there is no array."""
-    if array is not None:
-        return tl.load(pointers(array, route, batch, 0, channels), mask=inside, other=0.0).to(tl.float32)
+def offset(array, voxel, columns, step, FAR: tl.constexpr):
+    """How far some columns of a voxel lie behind the first of voxel 0."""
+    if FAR:
+        return tl.cast(voxel, tl.int64) * array.place + tl.cast(columns, tl.int64) * step
     else:
-        return default
+        return voxel * array.place + columns * step
 
 
 @triton.jit
-def read(at, array, voxel, here):
-    """The channels of a voxel, 0 where there are none."""
-    return tl.load(further(at, array, voxel), mask=here, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def rates(A, route, channels, inside, N: tl.constexpr):
-    """A in units that exp2 takes."""
+def row(array, route, batch, channels, inside, default, W: tl.constexpr):
+    """One number for each channel, like D; the default where there is no array."""
     found = ()
-    at = pointers(A, route, 0, 0, channels)
-    for n in tl.static_range(N):  # noqa: B007
-        found = found + (tl.load(at, mask=inside, other=0.0).to(tl.float32) * LOG2E,)
-        at += A.state
+    for w in tl.static_range(W):
+        if array is not None:
+            at = pointers(array, route, batch, 0, channels[w])
+            found = found + (tl.load(at, mask=inside[w], other=0.0).to(tl.float32),)
+        else:
+            found = found + (default,)
     return found
 
 
 @triton.jit
-def zeros(N: tl.constexpr, BD: tl.constexpr):
-    """States that are zero."""
+def read(at, array, voxel, channels, here, FAR: tl.constexpr):
+    """The channels of a voxel as they are stored, 0 where there are none."""
+    return tl.load(at + offset(array, voxel, channels, array.channel, FAR), mask=here, other=0.0)
+
+
+@triton.jit
+def put(at, array, voxel, channels, value, here, ADDS: tl.constexpr, FAR: tl.constexpr):
+    """Store the channels of a voxel, or add them to what is there."""
+    at += offset(array, voxel, channels, array.channel, FAR)
+    if ADDS:
+        value += tl.load(at, mask=here, other=0.0).to(tl.float32)
+    tl.store(at, value, mask=here)
+
+
+@triton.jit
+def rates(A, route, channels, inside, N: tl.constexpr, W: tl.constexpr):
+    """A in units that exp2 takes."""
     found = ()
-    for n in tl.static_range(N):  # noqa: B007
+    for n in tl.static_range(N):
+        for w in tl.static_range(W):
+            at = pointers(A, route, 0, 0, channels[w]) + n * A.state
+            found = found + (tl.load(at, mask=inside[w], other=0.0).to(tl.float32) * LOG2E,)
+    return found
+
+
+@triton.jit
+def zeros(count: tl.constexpr, BD: tl.constexpr):
+    """So many tensors of zeros."""
+    found = ()
+    for _ in tl.static_range(count):
         found = found + (tl.full([BD], 0.0, tl.float32),)
     return found
 
 
 @triton.jit
-def load_states(at, stride, inside, N: tl.constexpr):
-    """The states of each channel."""
+def load_states(at, stride, inside, N: tl.constexpr, W: tl.constexpr):
+    """The states of each channel: all sets of the first state, then of the second."""
     found = ()
     for n in tl.static_range(N):  # noqa: B007
-        found = found + (tl.load(at, mask=inside, other=0.0).to(tl.float32),)
-        at += stride  # n * stride would be computed ahead of all loops and kept in registers
+        moved = ()
+        for w in tl.static_range(W):
+            found = found + (tl.load(at[w], mask=inside[w], other=0.0).to(tl.float32),)
+            moved = moved + (at[w] + stride,)  # n * stride would be computed ahead of all loops and kept in registers
+        at = moved
     return found
 
 
 @triton.jit
-def store_states(at, stride, h, inside, N: tl.constexpr):
+def store_states(at, stride, h, inside, N: tl.constexpr, W: tl.constexpr):
     """Put the states of each channel somewhere."""
     for n in tl.static_range(N):
-        tl.store(at, h[n], mask=inside)
-        at += stride
+        moved = ()
+        for w in tl.static_range(W):
+            tl.store(at[w], h[n * W + w], mask=inside[w])
+            moved = moved + (at[w] + stride,)
+        at = moved
 
 
 @triton.jit
-def start_states(array, route, batch, place, channels, inside, N: tl.constexpr, BD: tl.constexpr):
+def states_at(array, route, batch, place, channels, W: tl.constexpr):
+    """Where the states of one piece or chunk lie."""
+    found = ()
+    for w in tl.static_range(W):
+        found = found + (pointers(array, route, batch, place, channels[w]),)
+    return found
+
+
+@triton.jit
+def start_states(array, route, batch, place, channels, inside, N: tl.constexpr, BD: tl.constexpr, W: tl.constexpr):
     """The states an array holds, zero where there is none."""
     if array is not None:
-        return load_states(pointers(array, route, batch, place, channels), array.state, inside, N)
+        return load_states(states_at(array, route, batch, place, channels, W), array.state, inside, N, W)
     else:
-        return zeros(N, BD)
+        return zeros(N * W, BD)
 
 
 @triton.jit
-def checkpoint(path, route, batch, token, channels, dim, states):
+def checkpoint(checkpoints, path, route, batch, token, channels, dim, states, W: tl.constexpr):
     """Where the first state before a token is kept; the next lies dim further."""
     slot = tl.cast(batch, tl.int64) * field(path, route, SLOTS) + token // STEP
-    return tl.load(path.numbers + route * FIELDS + CHECKPOINTS) + slot * states * dim + channels
+    first = tl.load(path.numbers + route * FIELDS + CHECKPOINTS) + slot * states * dim
+    found = ()
+    for w in tl.static_range(W):
+        found = found + (checkpoints + first + channels[w],)
+    return found
 
 
 @triton.jit
-def coefficients_mask(voxel, inside, CONSTANT: tl.constexpr, CAN_MISS: tl.constexpr):
-    """Which of what `coefficients` points to there are."""
-    if CONSTANT:
-        return inside
-    elif CAN_MISS:
-        return voxel >= 0
-    else:
-        return True
-
-
-@triton.jit
-def coefficients(array, route, batch, channels, first, dim, groups, CONSTANT: tl.constexpr):
-    """Where B or C of voxel 0 lies: one place for all channels of a program, or one for each where it is constant.
+def coefficients(array, route, batch, first, dim, groups, CONSTANT: tl.constexpr):
+    """Where B or C begins: for all channels where they are constant, else for the group of a program.
 
     Args:
         first: The first channel of the program.
         groups: How many groups the array has.
     """
     if CONSTANT:
-        return pointers(array, route, 0, 0, channels * groups // dim)
+        return of_item(array, route, 0)
     else:
-        return pointers(array, route, batch, 0, first * groups // dim)
+        return of_item(array, route, batch) + first * groups // dim * array.channel
 
 
 @triton.jit
-def put(at, value, mask, adds):
-    """Store a value, or add it to what is there."""
-    tl.store(at, value + tl.load(at, mask=tl.where(mask, adds, 0) != 0, other=0.0).to(tl.float32), mask=mask)
+def spread(at, array, voxel, lanes, CONSTANT: tl.constexpr, N: tl.constexpr, FAR: tl.constexpr):
+    """B or C of a voxel, one state in each lane, 0 for a voxel of -1; nothing where they are constant."""
+    if CONSTANT:
+        return lanes
+    else:
+        has = tl.where(lanes < N, voxel, -1) >= 0
+        return tl.load(at + offset(array, voxel, lanes, array.state, FAR), mask=has, other=0.0)
+
+
+@triton.jit
+def coefficient(at, array, spread, n: tl.constexpr, channels, inside, lanes, dim, groups, CONSTANT: tl.constexpr):
+    """One state of B or C for each channel."""
+    if CONSTANT:
+        at += tl.cast(channels * groups // dim, tl.int64) * array.channel + n * array.state
+        return tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    else:
+        return tl.gather(spread, lanes * 0 + n, 0)

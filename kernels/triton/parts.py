@@ -79,10 +79,10 @@ class Volumes:
         scan, first = self.scan, self.orders[routes[0]]
         numbers = _on_device(tuple(self._numbers[k] for k in routes), torch.int64, scan.u.device)
         scale = _on_device(tuple(scan.scale(k) for k in routes), torch.float32, scan.u.device)
-        table = None if first.table is None or scan.table is None else array(scan.table[..., None, None])
-        if first.offsets is None or scan.offsets is None:
-            return Path(numbers, scale, table, None, 0)
-        return Path(numbers, scale, table, scan.offsets.contiguous(), scan.offsets.shape[1])
+        table = scan.table.contiguous() if first.table is not None and scan.table is not None else None
+        offsets = scan.offsets.contiguous() if first.offsets is not None and scan.offsets is not None else None
+        rows, items = (0, 0) if table is None else (table.stride(0), table.stride(1) if table.shape[1] > 1 else 0)
+        return Path(numbers, scale, table, rows, items, offsets, 0 if offsets is None else offsets.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Part:
 
     Args:
         states: From which state to which.
-        lanes: How many channels a program has.
+        sets: How many sets of channels a program has.
         pieces: The most that one of the routes has,
         chunks: in how many each is cut,
         chunk_tokens: and how many tokens those have.
@@ -101,7 +101,7 @@ class Part:
     volumes: Volumes
     routes: range
     states: tuple[int, int]
-    lanes: int
+    sets: int
     pieces: int
     chunks: int
     chunk_tokens: int
@@ -131,7 +131,7 @@ class Part:
     def blocks(self) -> int:
         """How many programs share the channels."""
         groups = self.groups("both")
-        return groups * -(-self.volumes.dim // groups // self.lanes)
+        return groups * -(-self.volumes.dim // groups // (self.sets * LANES))
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -168,14 +168,14 @@ class Part:
 
 
 def parts(
-    volumes: Volumes, *, is_joint: bool, most_states: int, lanes: int, most_programs: int | None = None
+    volumes: Volumes, *, is_joint: bool, most_states: int, sets: int, most_programs: int | None = None
 ) -> Iterator[Part]:
     """The launches of a scan, in the order in which they may add to the same memory.
 
     Args:
         is_joint: Whether routes may run side by side.
         most_states: How many states the registers hold.
-        lanes: How many channels a program has.
+        sets: How many sets of 32 channels a program has.
         most_programs: How many programs there may be, with several chunks each if need be; None for one chunk each.
     """
     slices = -(-volumes.scan.states // most_states)
@@ -183,18 +183,18 @@ def parts(
         routes = list(run)
         for i in range(slices):
             states = volumes.scan.states * i // slices, volumes.scan.states * (i + 1) // slices
-            yield _cut(volumes, range(routes[0], routes[-1] + 1), states, lanes, most_programs)
+            yield _cut(volumes, range(routes[0], routes[-1] + 1), states, sets, most_programs)
 
 
 def _kind(order: Order) -> tuple[bool, bool]:
     return order.table is not None, order.offsets is not None
 
 
-def _cut(volumes: Volumes, routes: range, states: tuple[int, int], lanes: int, most_programs: int | None) -> Part:
+def _cut(volumes: Volumes, routes: range, states: tuple[int, int], sets: int, most_programs: int | None) -> Part:
     orders = [volumes.orders[k] for k in routes]
     pieces = max(order.pieces for order in orders)
     longest = max(order.length if order.offsets is not None else min(order.window, order.run) for order in orders)
-    whole = Part(volumes, routes, states, lanes, pieces, chunks=1, chunk_tokens=max(longest, 1), workers=pieces)
+    whole = Part(volumes, routes, states, sets, pieces, chunks=1, chunk_tokens=max(longest, 1), workers=pieces)
     if volumes.has_repeats:
         return replace(whole, workers=min(pieces, 1))
     tokens = chunk_tokens(prod(whole.grid), longest)
@@ -227,6 +227,11 @@ def with_all_axes(name: str, x: Tensor) -> Tensor:
     if name == "weights":
         return x[:, :, None, :, None]
     return x if name == "initial_state" else x.flatten(2, -2)[..., None]
+
+
+def reach(x: Tensor) -> int:
+    """How far the last element of a batch item lies from its first; of a tensor (k, b, v, d, n)."""
+    return sum((size - 1) * stride for size, stride in list(zip(x.shape, x.stride(), strict=True))[2:] if size)
 
 
 def array(x: Tensor) -> Array:

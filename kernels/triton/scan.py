@@ -16,7 +16,7 @@ from umamba_seg.kernels.problem import CHECKPOINT_STEP, Scan
 from umamba_seg.kernels.triton.backward import chunk_adjoints, scan_backward
 from umamba_seg.kernels.triton.device import Array
 from umamba_seg.kernels.triton.forward import carry, chunk_ends, scan_forward
-from umamba_seg.kernels.triton.parts import LANES, Part, Volumes, array, parts, with_all_axes
+from umamba_seg.kernels.triton.parts import LANES, Part, Volumes, array, parts, reach, with_all_axes
 
 FORWARD_STATES = 16  # of a launch: what registers hold
 BACKWARD_STATES = 16
@@ -32,13 +32,13 @@ def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
     """y, the last states and the checkpoints."""
     volumes = Volumes(scan)
     y, last, checkpoints = scan.new_y(), scan.new_last_state(), scan.new_checkpoints()
-    lanes = 2 * LANES if scan.channels // volumes.groups["both"] > LANES else LANES
-    launches = list(parts(volumes, is_joint=scan.is_stacked, most_states=FORWARD_STATES, lanes=lanes))
+    sets = 2 if scan.channels // volumes.groups["both"] > LANES else 1
+    launches = list(parts(volumes, is_joint=scan.is_stacked, most_states=FORWARD_STATES, sets=sets))
     sums = Sums(volumes, {"y": y}, launches)
     with torch.cuda.device_of(scan.u):
         for part in launches:
             if all(part.grid):
-                _launch_forward(part, sums, last if scan.keeps_last else None, checkpoints)
+                _launch_forward(part, sums, last if scan.keeps_last else None, checkpoints, is_far=sums.is_far())
     sums.finish()
     return y, last, checkpoints
 
@@ -52,7 +52,7 @@ def backward(scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: 
     in_place = {str(name): grads[name] for name in ("u", "delta", "z") if name in grads}
     is_joint = all(x.shape[0] == scan.number_of_routes for x in in_place.values())
     states = EXACT_BACKWARD_STATES if scan.exact_gain else BACKWARD_STATES
-    launches = list(parts(volumes, is_joint=is_joint, most_states=states, lanes=LANES, most_programs=BACKWARD_PROGRAMS))
+    launches = list(parts(volumes, is_joint=is_joint, most_states=states, sets=1, most_programs=BACKWARD_PROGRAMS))
     sums, totals = Sums(volumes, in_place, launches), Totals(volumes)
     with torch.cuda.device_of(scan.u):
         for part in launches:
@@ -80,7 +80,7 @@ class Sums:
     """Tensors (k, b, *space, d) that launches write, or add to: in float32, then put where they belong."""
 
     def __init__(self, volumes: Volumes, tensors: dict[str, Tensor], launches: list[Part]) -> None:
-        self.tensors, self.is_filled = tensors, volumes.has_tables
+        self.volumes, self.tensors, self.is_filled = volumes, tensors, volumes.has_tables
         self.rows: dict[str, Tensor] = {}
         self.written: set[tuple[str, int]] = set()
         slices = len({part.states for part in launches})
@@ -96,14 +96,18 @@ class Sums:
         """Where a launch writes; None for a tensor that there is not."""
         return part.of(self.rows[name]) if name in self.rows else None
 
-    def adds(self, name: str, part: Part) -> int:
+    def is_far(self, *others: Tensor) -> bool:
+        """Whether something of a batch item, of these, those and the scan's own, lies further than 32 bits tell."""
+        return any(reach(x) >= 2**31 for x in (*self.rows.values(), *self.volumes.tensors.values(), *others))
+
+    def adds(self, name: str, part: Part) -> bool:
         """Whether a launch adds to what others have left; to be asked once by each, in their order."""
         if name not in self.tensors:
-            return 0
+            return False
         places = {(name, k if self.tensors[name].shape[0] > 1 else 0) for k in part.routes}
         is_written = places <= self.written
         self.written |= places
-        return int(self.is_filled or is_written)
+        return self.is_filled or is_written
 
     def finish(self) -> None:
         """Put the sums where they belong."""
@@ -112,29 +116,30 @@ class Sums:
                 x.copy_(self.rows[name].view(x.shape))
 
 
-def _launch_forward(part: Part, sums: Sums, last: Tensor | None, checkpoints: Tensor) -> None:
+def _launch_forward(part: Part, sums: Sums, last: Tensor | None, checkpoints: Tensor, *, is_far: bool) -> None:
     scan, given = part.volumes.scan, part.given
-    starts = _chunk_starts(part) if part.chunks > 1 else None
+    starts = _chunk_starts(part, is_far=is_far) if part.chunks > 1 else None
     scan_forward[part.grid](
         given("u"), given("delta"), given("A"), given("B"), given("C"), given("D") if part.has_first_state else None,
         given("z"), given("delta_bias"), given("weights"), given("initial_state"), starts,
         sums.array("y", part), None if last is None else part.of(last), _own_checkpoints(part, checkpoints), part.path,
         scan.channels, part.groups("both"), part.groups("B"), part.groups("C"), scan.states,
-        part.workers, part.chunks, part.chunk_tokens, scan.y_scale, sums.adds("y", part),
-        N=part.size, BD=part.lanes, SOFTPLUS=scan.delta_softplus, EXACT=scan.exact_gain, EXCLUSIVE=scan.exclusive,
-        B_CONSTANT=part.is_constant("B"), C_CONSTANT=part.is_constant("C"), **FORWARD,
+        part.workers, part.chunks, part.chunk_tokens, scan.y_scale,
+        N=part.size, BD=LANES, W=part.sets, SOFTPLUS=scan.delta_softplus, EXACT=scan.exact_gain,
+        EXCLUSIVE=scan.exclusive, B_CONSTANT=part.is_constant("B"), C_CONSTANT=part.is_constant("C"),
+        ADDS=sums.adds("y", part), FAR=is_far, **FORWARD,
     )  # fmt: skip
 
 
-def _chunk_starts(part: Part) -> Array:
+def _chunk_starts(part: Part, *, is_far: bool) -> Array:
     """The states before the chunks."""
     scan, given = part.volumes.scan, part.given
     ends, totals = part.for_chunks(part.size), part.for_chunks(1)
     chunk_ends[part.grid](
         given("u"), given("delta"), given("A"), given("B"), given("delta_bias"), ends, totals, part.path,
         scan.channels, part.groups("both"), part.groups("B"), part.workers, part.chunks, part.chunk_tokens,
-        N=part.size, BD=part.lanes, SOFTPLUS=scan.delta_softplus, EXACT=scan.exact_gain,
-        B_CONSTANT=part.is_constant("B"), **FORWARD,
+        N=part.size, BD=LANES, W=part.sets, SOFTPLUS=scan.delta_softplus, EXACT=scan.exact_gain,
+        B_CONSTANT=part.is_constant("B"), FAR=is_far, **FORWARD,
     )  # fmt: skip
     _carry(part, given("initial_state"), ends, totals, first=0, step=1)
     return ends
@@ -157,11 +162,12 @@ def _own_checkpoints(part: Part, checkpoints: Tensor) -> Tensor | None:
 def _launch_backward(part: Part, adjoint: Adjoint, sums: Sums) -> "Shares":
     scan, given, shares = part.volumes.scan, part.given, Shares(part)
     boundary = None if adjoint.grad_last is None else part.of(adjoint.grad_last)
-    aside = prod(part.grid) * (CHECKPOINT_STEP // SPAN) * (part.size + 1) * part.lanes
+    is_far = sums.is_far(adjoint.grad_y)
+    aside = prod(part.grid) * (CHECKPOINT_STEP // SPAN) * (part.size + 1) * LANES
     scan_backward[part.grid](
         given("u"), given("delta"), given("A"), given("B"), given("C"), given("D") if part.has_first_state else None,
         given("z"), given("delta_bias"), given("weights"), given("initial_state"),
-        _chunk_adjoints(part, adjoint.grad_y, boundary) if part.chunks > 1 else boundary,
+        _chunk_adjoints(part, adjoint.grad_y, boundary, is_far=is_far) if part.chunks > 1 else boundary,
         part.of(adjoint.grad_y), _own_checkpoints(part, adjoint.checkpoints),
         sums.array("u", part), sums.array("delta", part), sums.array("z", part),
         None if adjoint.grad_initial is None else part.of(adjoint.grad_initial),
@@ -169,15 +175,16 @@ def _launch_backward(part: Part, adjoint: Adjoint, sums: Sums) -> "Shares":
         scan.u.new_empty(aside, dtype=torch.float32), part.path,
         scan.channels, part.groups("both"), part.groups("B"), part.groups("C"), scan.states, scan.batch,
         part.volumes.voxels, part.workers, part.chunks, part.chunk_tokens, scan.y_scale,
-        sums.adds("u", part), sums.adds("delta", part), sums.adds("z", part), int(part.volumes.has_repeats),
-        N=part.size, BD=part.lanes, T=SPAN, SLOTS=shares.slots, LEVELS=shares.levels,
+        N=part.size, BD=LANES, T=SPAN, SLOTS=shares.slots, LEVELS=shares.levels,
         SOFTPLUS=scan.delta_softplus, EXACT=scan.exact_gain, EXCLUSIVE=scan.exclusive,
-        B_CONSTANT=part.is_constant("B"), C_CONSTANT=part.is_constant("C"), **COMPILED,
+        B_CONSTANT=part.is_constant("B"), C_CONSTANT=part.is_constant("C"),
+        U_ADDS=sums.adds("u", part), DELTA_ADDS=sums.adds("delta", part), Z_ADDS=sums.adds("z", part),
+        SHARES_ADD=part.volumes.has_repeats, FAR=is_far, **COMPILED,
     )  # fmt: skip
     return shares
 
 
-def _chunk_adjoints(part: Part, grad_y: Tensor, boundary: Array | None) -> Array:
+def _chunk_adjoints(part: Part, grad_y: Tensor, boundary: Array | None, *, is_far: bool) -> Array:
     """What enters the chunks from behind."""
     scan, given = part.volumes.scan, part.given
     ends, totals = part.for_chunks(part.size), part.for_chunks(1)
@@ -186,7 +193,8 @@ def _chunk_adjoints(part: Part, grad_y: Tensor, boundary: Array | None) -> Array
         ends, totals, part.path,
         scan.channels, part.groups("both"), part.groups("C"), part.workers, part.chunks, part.chunk_tokens,
         scan.y_scale,
-        N=part.size, BD=part.lanes, SOFTPLUS=scan.delta_softplus, C_CONSTANT=part.is_constant("C"), **FORWARD,
+        N=part.size, BD=LANES, SOFTPLUS=scan.delta_softplus, C_CONSTANT=part.is_constant("C"), FAR=is_far,
+        **FORWARD,
     )  # fmt: skip
     _carry(part, boundary, ends, totals, first=part.chunks - 1, step=-1)
     return ends

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.kernels.closeness import assert_within
-from tests.kernels.scan_backends import each_backend, is_interpreted, operator_arguments, scan_on
+from tests.kernels.scan_backends import each_backend, home, is_interpreted, operator_arguments, scan_on
 from tests.kernels.scan_cases import Case, outcome
 from tests.oracles.scan import selective_scan as oracle
 from umamba_seg.errors import BackendUnavailableError
@@ -33,9 +33,10 @@ class Layer(nn.Module):
         self.backend = backend
         self.project, self.merge = nn.Linear(6, 4 + 4 + 3 + 3), nn.Linear(4, 6)
         self.A_log = nn.Parameter(torch.rand(4, 3))
+        self.to(home(backend))
 
     def forward(self, x: Tensor) -> Tensor:  # (b, l, 6)
-        u, delta, B, C = self.project(x).split((4, 4, 3, 3), dim=-1)
+        u, delta, B, C = self.project(x.to(self.A_log.device)).split((4, 4, 3, 3), dim=-1)
         A = -self.A_log.exp()
         return self.merge(selective_scan(u, delta, A, B, C, delta_softplus=True, layout="bld", backend=self.backend))
 
@@ -128,7 +129,7 @@ def test_use_reaches_a_compiled_scan(backend, monkeypatch):
     """It would not, if the choice were frozen into the graph."""
     scan_on(backend)
     torch.compiler.reset()
-    compiled, x = torch.compile(Layer(), backend="eager", fullgraph=True), tokens(5)
+    compiled, x = torch.compile(Layer().to(home(backend)), backend="eager", fullgraph=True), tokens(5)
     asked = []
     monkeypatch.setattr(ops, "choose", lambda name, *of: (asked.append(name), dispatch.choose(name, *of))[1])
 
@@ -174,7 +175,7 @@ def test_autocast_changes_nothing_inside(backend, dtype):
     tensors = {name: x.float() for name, x in case.tensors().items()}
     expected = outcome(scan, tensors, **case.options())
 
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(home(backend).type, dtype=dtype):
         actual = outcome(scan, tensors, **case.options())
 
     assert all(torch.equal(actual[name], expected[name]) for name in expected)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.kernels.closeness import assert_within
-from tests.kernels.scan_backends import each_backend, operator_arguments, skip_unless_runs, volume_scan_on
+from tests.kernels.scan_backends import each_backend, home, operator_arguments, skip_unless_runs, volume_scan_on
 from tests.kernels.scan_cases import outcome
 from tests.kernels.test_scan_graphs import trained
 from tests.kernels.test_volume_values import OPTIONS
@@ -35,9 +35,10 @@ class Layer(nn.Module):
         self.backend = backend
         self.project, self.merge = nn.Linear(6, 4 + 4 + 3 + 3), nn.Linear(4, 6)
         self.A_log, self.weights = nn.Parameter(torch.rand(3, 4, 3)), nn.Parameter(torch.rand(3))
+        self.to(home(backend))
 
     def forward(self, x: Tensor) -> Tensor:  # (b, y, x, 6)
-        u, delta, B, C = self.project(x).split((4, 4, 3, 3), dim=-1)
+        u, delta, B, C = self.project(x.to(self.A_log.device)).split((4, 4, 3, 3), dim=-1)
         y = scan_volume(
             u, delta, -self.A_log.exp(), B, C, routes=["+y", "-x", "-yx"], delta_softplus=True,
             weights=self.weights, decay_scale=[1.0, 0.5, 0.5], backend=self.backend,
@@ -150,7 +151,7 @@ def test_autocast_changes_nothing_inside(backend, dtype):
     scan, tensors = volume_scan_on(backend, case), {name: x.float() for name, x in case.tensors().items()}
     expected = outcome(scan, tensors, **case.options())
 
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(home(backend).type, dtype=dtype):
         actual = outcome(scan, tensors, **case.options())
 
     assert all(torch.equal(actual[name], expected[name]) for name in expected)

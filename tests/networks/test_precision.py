@@ -11,15 +11,17 @@ from umamba_seg.networks.precision import FLOAT16_LIMIT, autocast_dtype, is_wide
 # Error of the logits in units of the last place of the dtype. Every slot of Enc, having no residual, about doubles it.
 UNITS = {"umamba_bot": 16, "umamba_enc": 64, "umamba_gen1_bot": 16, "umamba_gen1_enc": 64}
 FLOAT16_MAX = torch.finfo(torch.float16).max
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def build(name, dims):
     torch.manual_seed(0)
-    return create(name, 2, 3, **arch_kwargs([[1] * dims, [2] * dims, [2] * dims], patch_size=[16] * dims))
+    kwargs = arch_kwargs([[1] * dims, [2] * dims, [2] * dims], patch_size=[16] * dims)
+    return create(name, 2, 3, **kwargs).to(DEVICE)
 
 
 def image(dims):
-    return torch.randn(1, 2, *[16] * dims, generator=torch.Generator().manual_seed(1))
+    return torch.randn(1, 2, *[16] * dims, generator=torch.Generator().manual_seed(1)).to(DEVICE)
 
 
 def slots_of(network):
@@ -63,7 +65,7 @@ def relative_error(actual, expected):
 def test_autocast_is_close_to_float32(name, dims, dtype):
     network, x = build(name, dims), image(dims)
 
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(DEVICE, dtype=dtype):
         y = network(x)
 
     assert y.dtype == dtype
@@ -77,7 +79,7 @@ def test_maps_that_float16_cannot_hold_reach_the_next_layer_unharmed(name, dims,
     write_large_maps(network, 1e8)
     written = maps_written(network)
 
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(DEVICE, dtype=dtype):
         y = network(x)
     y.float().mean().backward()
 
@@ -94,7 +96,7 @@ def test_logits_are_finite_even_when_nothing_brings_large_maps_down(name, dims, 
         slot.mixer.out_proj.weight.data *= 1e8
     written = maps_written(network)
 
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(DEVICE, dtype=dtype):
         y = network(x)
 
     assert min(written) > FLOAT16_MAX
@@ -112,8 +114,8 @@ def test_large_maps_do_not_grow_along_a_deep_decoder(name):
         upsample.conv.weight.data *= 1.5
         stage[0].conv3.weight.data *= 1.5
 
-    with torch.autocast("cpu", dtype=torch.float16):
-        y = network(torch.randn(1, 2, 128, 128, generator=torch.Generator().manual_seed(1)))
+    with torch.autocast(DEVICE, dtype=torch.float16):
+        y = network.to(DEVICE)(torch.randn(1, 2, 128, 128, generator=torch.Generator().manual_seed(1)).to(DEVICE))
 
     assert y.isfinite().all()
     assert y.std() > 0.1
@@ -123,17 +125,17 @@ def test_large_maps_do_not_grow_along_a_deep_decoder(name):
 def test_training_in_float16_goes_on_however_large_the_maps_are(name):
     """With gradients that float16 cannot hold either, the gradient scaler skips steps until it has found its scale."""
     network, x = build(name, 2), image(2)
-    target = torch.randint(3, (1, 16, 16), generator=torch.Generator().manual_seed(2))
+    target = torch.randint(3, (1, 16, 16), generator=torch.Generator().manual_seed(2)).to(DEVICE)
     for slot in slots_of(network):
         slot.norm.weight.data *= 100
     written = maps_written(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.99, nesterov=True)
-    scaler = torch.amp.GradScaler("cpu")
+    scaler = torch.amp.GradScaler(DEVICE)
     losses = []
 
     for _ in range(50):
         optimizer.zero_grad()
-        with torch.autocast("cpu", dtype=torch.float16):
+        with torch.autocast(DEVICE, dtype=torch.float16):
             loss = F.cross_entropy(network(x).float(), target)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)

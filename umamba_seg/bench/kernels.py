@@ -101,22 +101,21 @@ def _loop(
 
 
 def _tensors(b: int, d: int, length: int, n: int, device: str = "cpu") -> Tensors:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, device=device)
 
-    tensors = {
+    return {
         "u": normal(b, length, d),
         "delta": normal(b, length, d) - 2,
-        "A": -torch.arange(1.0, n + 1).repeat(d, 1),
+        "A": -torch.arange(1.0, n + 1, device=device).repeat(d, 1),
         "B": normal(b, length, n),
         "C": normal(b, length, n),
         "D": normal(d),
         "z": normal(b, length, d),
         "delta_bias": normal(d) / 2,
     }
-    return {name: x.to(device) for name, x in tensors.items()}
 
 
 def _channels_first(tensors: Tensors) -> Tensors:
@@ -261,27 +260,63 @@ def _features() -> set[str]:
 
 
 def _on_gpu(backend: str, turns: int) -> Iterator[Row]:
-    """Line scans against the least time an H100 needs for the exponentials, and backward for the arithmetic."""
-    u = torch.randn(2, 64, 64, 64, 384, device="cuda")
-    B = torch.randn(2, 64, 64, 64, STATES, device="cuda")
-    given = {
-        "u": u,
-        "delta": u - 2,
-        "A": -torch.arange(1.0, STATES + 1, device="cuda").repeat(384, 1),
-        "B": B,
-        "C": B.flip(0),
-        "z": u.clone(),
-    }
-    updates = u.numel() * STATES
-
-    lines: Scan = partial(scan_volume, routes=["+x"], delta_softplus=True, backend=backend)
-    floors = {"forward": updates * PS_OF_AN_EXPONENTIAL * 1e-9, "training": 0.0}
-    floors["training"] = floors["forward"] + updates * PS_OF_A_BACKWARD_UPDATE * 1e-9
-    jobs = {"forward": _forward(lines, given), "training": _training(lines, given)}
-    ms = {name: _on_stream(job, turns) for name, job in jobs.items()}
-    for name, bound in (("forward", "at most 1.5"), ("training", "at most 2")):
-        yield Row(f"{name}, lines of (2, 64, 64, 64, 384)", ms[name], "ours / floor", ms[name] / floors[name], bound)
+    """Scans of a volume against the least time the GPU needs for their arithmetic and for their memory."""
+    bytes_per_ms = _copied_per_ms()
+    for dtype in (torch.bfloat16, torch.float32):
+        given = _gpu_volume(dtype)
+        lines: Scan = partial(scan_volume, routes=["+x"], delta_softplus=True, backend=backend)
+        forward, training = _forward(lines, given), _training(lines, given)
+        ms = {"forward": _on_stream(forward, turns), "training": _on_stream(training, turns)}
+        backward = ms["training"] - ms["forward"]
+        updates, nbytes = given["u"].numel() * STATES, given["u"].nbytes
+        floors = {
+            "forward": max(updates * PS_OF_AN_EXPONENTIAL * 1e-9, 4 * nbytes / bytes_per_ms),  # u, delta, z, y
+            "backward": max(updates * PS_OF_A_BACKWARD_UPDATE * 1e-9, 7 * nbytes / bytes_per_ms),  # those, and adjoints
+        }
+        name = f"lines of {tuple(given['u'].shape)}, {str(dtype).removeprefix('torch.')}"
+        yield Row(f"forward, {name}", ms["forward"], "ours / floor", ms["forward"] / floors["forward"], "at most 1.5")
+        yield Row(f"backward, {name}", backward, "ours / floor", backward / floors["backward"], "at most 2")
+        for what, routes in {"a raster": ["zyx"], "six lines": SIX_LINES, "six rasters": SIX_RASTERS}.items():
+            scan: Scan = partial(scan_volume, routes=list(routes), delta_softplus=True, backend=backend)
+            for mode, job in {"forward": _forward, "training": _training}.items():
+                taken = _on_stream(job(scan, given), turns)
+                yield Row(f"{mode}, {what} of it", taken, "ours / one line scan", taken / ms[mode])
+    yield from _gpu_lengths(backend, turns)
     yield from _against_mamba_ssm(backend, turns)
+
+
+def _gpu_volume(dtype: torch.dtype) -> Tensors:
+    """Two volumes of 64³ voxels with 384 channels."""
+    u = torch.randn(2, 64, 64, 64, 384, device="cuda", dtype=dtype)
+    B = torch.randn(2, 64, 64, 64, STATES, device="cuda", dtype=dtype)
+    A = -torch.arange(1.0, STATES + 1, device="cuda").repeat(384, 1)
+    return {"u": u, "delta": u - 2, "A": A, "B": B, "C": B.flip(0), "z": u.clone()}
+
+
+def _copied_per_ms() -> float:
+    """Bytes that the GPU reads and writes in a millisecond."""
+    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / _on_stream(lambda: target.copy_(source), 10)
+
+
+def _gpu_lengths(backend: str, turns: int) -> Iterator[Row]:
+    """Time per token of ever longer sequences, against that of the first; and what channels in front cost."""
+    first = 0.0
+    for length in LENGTHS[1:]:
+        tensors = _tensors(1, 384, length, STATES, "cuda")
+        ms = _on_stream(_forward(_ours(backend), tensors), turns)
+        first = first or ms / length
+        yield Row(
+            f"forward (1, 384, {length}, {STATES})", ms, "per token / the first", ms / length / first, "at most 1.5"
+        )
+    tensors = _tensors(1, 384, LENGTHS[1], STATES, "cuda")
+    for mode, job in {"forward": _forward, "training": _training}.items():
+        ms = {
+            "bld": _on_stream(job(_ours(backend), tensors), turns),
+            "bdl": _on_stream(job(_ours(backend, "bdl"), _channels_first(tensors)), turns),
+        }
+        yield Row(f"{mode} (1, 384, {LENGTHS[1]}, {STATES}), bdl", ms["bdl"], "bdl / bld", ms["bdl"] / ms["bld"])
 
 
 def _against_mamba_ssm(backend: str, turns: int) -> Iterator[Row]:
@@ -297,15 +332,18 @@ def _against_mamba_ssm(backend: str, turns: int) -> Iterator[Row]:
 
 
 def _on_stream(job: Callable[[], object], turns: int) -> float:
+    """Milliseconds on the GPU of the best of a few; each is several in a row, so that the GPU waits for no launch."""
     best = float("inf")
     for turn in range(turns + 2):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
         start.record()
-        job()
+        for _ in range(AT_ONCE):
+            job()
         end.record()
         torch.cuda.synchronize()
         if turn > 1:
-            best = min(best, start.elapsed_time(end))
+            best = min(best, start.elapsed_time(end) / AT_ONCE)
     return best
 
 
