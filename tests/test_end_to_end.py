@@ -30,7 +30,7 @@ def test_stock_commands_train_and_predict_with_our_plans(phantoms, network, conf
     planned = phantoms.plan_phantoms(network, configuration, PATCHES[configuration], "morePlans")
     assert planned.code == 0, planned.err
 
-    script = ROOT / "tests" / "stock_training.py"
+    script = ROOT / "tests" / "short_nnunet_training.py"
     trained = phantoms.run(sys.executable, script, 900, configuration, "all", "-p", "morePlans", "-device", "cpu")
     assert trained.code == 0, trained.err[-3000:]
     model = Path(phantoms.variables["nnUNet_results"]) / DATASET / f"nnUNetTrainer__morePlans__{configuration}"
@@ -48,10 +48,10 @@ def test_planning_again_makes_nothing_again(phantoms):
         phantoms.plan_phantoms("umamba_enc", "3d_fullres", "16,16,16", "morePlans", "--twin", "--json").document()
         for _ in range(2)
     )
-    assert [entry["state"] for entry in first["plans"]] == ["written", "written"]
+    assert [entry["state"] for entry in first["plans"]] == ["written"] * 3
     assert again["steps"] == {"fingerprint": "reused", "preprocess 3d_fullres": "reused"}
-    assert [entry["plans_name"] for entry in again["plans"]] == ["morePlans", "moreNoMambaPlans"]
-    assert [entry["state"] for entry in again["plans"]] == ["unchanged", "unchanged"]
+    assert [entry["plans_name"] for entry in again["plans"]] == ["morePlans", "moreNoMambaPlans", "moreMatchedPlans"]
+    assert [entry["state"] for entry in again["plans"]] == ["unchanged"] * 3
 
 
 def test_a_twin_differs_in_nothing_but_the_mixer(phantoms):

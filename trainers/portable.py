@@ -12,9 +12,10 @@ import torch
 from umamba_seg.networks import registry
 from umamba_seg.networks.architecture import architecture
 from umamba_seg.training.checkpoints import PortableCheckpoints
+from umamba_seg.training.guard import GuardedUpdates
 
 
-class PortableTrainer(PortableCheckpoints):
+class PortableTrainer(GuardedUpdates, PortableCheckpoints):
     """A stock trainer whose network is `network_name`; its results load in stock nnU-Net."""
 
     network_name: ClassVar[str]

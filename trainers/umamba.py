@@ -1,6 +1,7 @@
 """U-Mamba (generation 2) under nnU-Net's own recipe."""
 
 from umamba_seg.trainers.portable import PortableTrainer
+from umamba_seg.training.precision import ChosenPrecision
 
 
 class nnUNetTrainerUMambaBot(PortableTrainer):
@@ -13,3 +14,9 @@ class nnUNetTrainerUMambaEnc(PortableTrainer):
     """U-Mamba with Mamba layers along the encoder."""
 
     network_name = "umamba_enc"
+
+
+class nnUNetTrainerUMambaEncNoAMP(ChosenPrecision, nnUNetTrainerUMambaEnc):
+    """The same in float32."""
+
+    precision = "fp32"

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from umamba_seg.nnunet.predict import predict
     from umamba_seg.nnunet.train import train
     from umamba_seg.planning.plan import plan
+    from umamba_seg.planning.preprocess import preprocess
 
 __version__ = "0.1.0"
-__all__ = ["plan", "predict", "train"]
+__all__ = ["plan", "predict", "preprocess", "train"]
 
 _LAZY = {
     "plan": "umamba_seg.planning.plan",
+    "preprocess": "umamba_seg.planning.preprocess",
     "predict": "umamba_seg.nnunet.predict",
     "train": "umamba_seg.nnunet.train",
 }

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.helpers import Umamba, mends
+from tests.planning.made_up import write_case
 from umamba_seg.datasets.phantoms import write_dataset
 
 DATASET = "Dataset900_Phantoms"
@@ -18,7 +19,7 @@ def planned(umamba: Umamba) -> Umamba:
     preprocessed = workspace / "nnUNet_preprocessed" / DATASET
     (preprocessed / "nnUNetPlans_3d_fullres").mkdir(parents=True)
     for number in range(5):
-        (preprocessed / "nnUNetPlans_3d_fullres" / f"train_{number:03d}.pkl").touch()
+        write_case(preprocessed / "nnUNetPlans_3d_fullres" / f"train_{number:03d}", (16, 24, 24), (3.0, 1.5, 1.5))
     intensity = dict.fromkeys(("max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std"), 1.0)
     fingerprint = {
         "spacings": [[3.0, 1.5, 1.5]] * 5,
@@ -87,11 +88,11 @@ def test_plans_that_differ_are_not_replaced_unasked(planned):
     assert planned(*first, 3, "--overwrite").code == 0
 
 
-def test_preprocessed_data_that_lack_cases_are_not_deleted_unasked(planned):
+def test_preprocessed_data_that_other_plans_made_are_not_deleted_unasked(planned):
     folder = planned.folder / "umamba_workspace/nnUNet_preprocessed" / DATASET / "nnUNetPlans_3d_fullres"
-    (folder / "train_000.pkl").unlink()
-    assert "1 of 5 cases" in mends(planned("plan", 900, "-c", "3d_fullres"), code=2)
-    assert len(list(folder.iterdir())) == 4
+    write_case(folder / "train_000", (8, 24, 24), (3.0, 1.5, 1.5))
+    assert "another spacing" in mends(planned("plan", 900, "-c", "3d_fullres"), code=2)
+    assert len(list(folder.iterdir())) == 15
 
 
 def test_raw_data_without_cases(planned):

@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_is_named(phantoms):
 
 def test_our_checkpoint_has_every_key_of_the_stock_one(phantoms):
     """The host builds its dictionary inside save_checkpoint, so ours repeats it; this fails when the host's grows."""
-    script = ROOT / "tests" / "stock_training.py"
+    script = ROOT / "tests" / "short_nnunet_training.py"
     assert (
         phantoms.run(sys.executable, script, 900, "3d_fullres", "all", "-p", "our3DPlans", "-device", "cpu").code == 0
     )

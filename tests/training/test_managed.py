@@ -2,7 +2,8 @@ import signal
 
 import pytest
 
-from umamba_seg.training.managed import Length, spoken
+from umamba_seg.training.managed import Length
+from umamba_seg.training.run_state import spoken
 from umamba_seg.training.stop import StopSignal, stop_on_signals
 
 

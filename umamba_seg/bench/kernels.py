@@ -312,11 +312,11 @@ def _gpu_lengths(backend: str, turns: int) -> Iterator[Row]:
         )
     tensors = _tensors(1, 384, LENGTHS[1], STATES, "cuda")
     for mode, job in {"forward": _forward, "training": _training}.items():
-        ms = {
+        each = {
             "bld": _on_stream(job(_ours(backend), tensors), turns),
             "bdl": _on_stream(job(_ours(backend, "bdl"), _channels_first(tensors)), turns),
         }
-        yield Row(f"{mode} (1, 384, {LENGTHS[1]}, {STATES}), bdl", ms["bdl"], "bdl / bld", ms["bdl"] / ms["bld"])
+        yield Row(f"{mode} (1, 384, {LENGTHS[1]}, {STATES}), bdl", each["bdl"], "bdl / bld", each["bdl"] / each["bld"])
 
 
 def _against_mamba_ssm(backend: str, turns: int) -> Iterator[Row]:

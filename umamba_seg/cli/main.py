@@ -5,7 +5,22 @@ from typing import Annotated
 
 import typer
 
-from umamba_seg.cli import bench, config, demo, doctor, import_weights, init, networks, nnunet, plan, predict, train
+from umamba_seg.cli import (
+    bench,
+    config,
+    demo,
+    doctor,
+    import_weights,
+    init,
+    networks,
+    nnunet,
+    plan,
+    predict,
+    preprocess,
+    status,
+    stop,
+    train,
+)
 from umamba_seg.cli.output import Output
 from umamba_seg.errors import UsageError
 
@@ -35,7 +50,7 @@ def _umamba(
     """Read the options that stand before the command."""
 
 
-for module in (doctor, init, demo, plan, train, predict, networks, import_weights, config):
+for module in (doctor, init, demo, plan, preprocess, train, status, stop, predict, networks, import_weights, config):
     module.register(app)
 app.add_typer(nnunet.app, name="nnunet")
 app.add_typer(bench.app, name="bench")

@@ -24,6 +24,12 @@ DeviceOption = Annotated[
     str | None, typer.Option(help="auto, cpu, cuda or mps; by default the best there is.", rich_help_panel="Machine")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel="Output")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "-j", help="Cases worked on at once. Default: as many as cores and memory allow.", rich_help_panel="Machine"
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel="Output")]
 
 

@@ -1,23 +1,22 @@
 """`umamba train`: an nnU-Net training that reports, stops cleanly and resumes."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umamba_seg.device import choose_device, set_import_time_variables, use_threads
-from umamba_seg.errors import DataError, Interrupted, ResourceError, UsageError, unknown
+from umamba_seg.errors import Interrupted, ModelError, ResourceError, UsageError
 from umamba_seg.files import told_when_full
+from umamba_seg.nnunet.train_checks import check_fold, check_numbers, load_plans
 from umamba_seg.progress import OnProgress, ignore
-from umamba_seg.workspace import Dataset, find_dataset, locate, read_json
+from umamba_seg.workspace import find_dataset, locate, read_json
 
 if TYPE_CHECKING:
     from umamba_seg.training.managed import ManagedTraining
-
-HOST_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,31 @@ class TrainResult:
     was_complete: bool = False
     epochs: int = 0
     seconds: float = 0.0
-    pseudo_dice: tuple[float, ...] = ()
+    pseudo_dice: tuple[float | None, ...] = ()
     validation_dice: float | None = None
+    precision: str | None = None
+    seed: int | None = None
+    non_finite: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a call of `train` asks for, as it goes to other processes; the fields are the arguments of `train`."""
+
+    dataset: str
+    configuration: str
+    fold: int | str
+    plans: str
+    trainer: str
+    device: str
+    workspace: Path | None
+    length: tuple[int | None, int | None]
+    settings: dict[str, Any] = field(default_factory=dict)
+    pretrained: Path | None = None
+    restart: bool = False
+    validate: bool = True
+    save_probabilities: bool = False
+    dry_run: bool = False
 
 
 def train(
@@ -45,8 +67,14 @@ def train(
     trainer: str = "nnUNetTrainer",
     epochs: int | None = None,
     iterations: int | None = None,
+    precision: str | None = None,
     device: str | None = None,
+    processes: int = 1,
     checkpoint_every: int = 10,
+    seconds: float | None = None,
+    seed: int | None = None,
+    compiles: bool | None = None,
+    pretrained: Path | None = None,
     restart: bool = False,
     validate: bool = True,
     save_probabilities: bool = False,
@@ -64,9 +92,15 @@ def train(
         trainer: nnU-Net trainer class.
         epochs: Instead of the trainer's 1000; the run's folder then says so.
         iterations: For each epoch, instead of 250; the run's folder then says so.
+        precision: `fp32`, `fp16` or `bf16`; `auto` measures whether 16 bits pay; None computes as nnU-Net does.
         device: `cpu`, `cuda`, `mps`; by default the best there is.
+        processes: How many train together, each on a GPU of its own, or on the CPU. Under torchrun its number counts.
         checkpoint_every: Epochs between two checkpoints.
-        restart: Begin anew although checkpoints exist; they are replaced as training goes on.
+        seconds: Save and stop after so many.
+        seed: Of all random numbers; by default a fresh one, which the checkpoint remembers.
+        compiles: Whether to use torch.compile; None as nnU-Net does.
+        pretrained: A checkpoint whose weights to begin with, all but those of the segmentation heads.
+        restart: Begin anew; checkpoints that are there move to a folder beside.
         validate: Predict the fold's validation cases at the end.
         save_probabilities: Keep the validation's probabilities, which nnU-Net's ensembling needs.
         dry_run: Only say what would be done.
@@ -76,107 +110,107 @@ def train(
     Raises:
         Interrupted: A stop was asked for; everything is saved and the same call goes on.
     """
-    began = time.monotonic()
+    check_numbers(epochs=epochs, iterations=iterations, checkpoint_every=checkpoint_every, gpus=processes)
+    check_numbers(time_limit=seconds)
     set_import_time_variables()
-    chosen_device = choose_device(device)
-    place = locate(workspace)
-    found = find_dataset(dataset, place)
-    loaded = _load_plans(found, plans, configuration)
-    checked_fold = _check_fold(found, loaded, configuration, fold)
-    _check_lengths(epochs=epochs, iterations=iterations, checkpoint_every=checkpoint_every)
+    request = Request(
+        dataset=dataset,
+        configuration=configuration,
+        fold=fold,
+        plans=plans,
+        trainer=trainer,
+        device=choose_device(device),
+        workspace=workspace,
+        length=(epochs, iterations),
+        settings={
+            "checkpoint_every": checkpoint_every,
+            "precision": precision,
+            "seed": seed,
+            "compiles": compiles,
+            "seconds": seconds,
+        },
+        pretrained=pretrained,
+        restart=restart,
+        validate=validate,
+        save_probabilities=save_probabilities,
+        dry_run=dry_run,
+    )
+    if processes == 1 or dry_run:
+        return train_here(request, report)
+    from umamba_seg.training.processes import in_processes, is_launched
 
+    if is_launched():
+        raise UsageError("torchrun has started this process already", where="--gpus", how=["leave --gpus out"])
+    _check_gpus(request.device, processes)
+    return in_processes(processes, lambda: train_here(request, report), train_here, request)
+
+
+def train_here(request: Request, report: OnProgress = ignore) -> TrainResult:
+    """Train in this process, alone or as one of those that the environment tells of."""
     from umamba_seg.nnunet.trainers import find_trainer
-    from umamba_seg.training.checkpoints import newest
-    from umamba_seg.training.managed import Length, managed
+    from umamba_seg.training import precision
+    from umamba_seg.training.checkpoints import BEST, FINAL, LATEST, PREVIOUS, newest, set_aside
+    from umamba_seg.training.managed import METRICS_FILE, Length, Settings, managed
+    from umamba_seg.training.processes import process_group, rank
     from umamba_seg.training.stop import stop_on_signals
 
-    trainer_class = find_trainer(trainer)
-    length = Length(epochs, iterations)
-    name = f"{trainer}{length.suffix()}__{plans}__{configuration}"
-    folder = found.results / name / f"fold_{checked_fold}"
-    checkpoint = None if restart else newest(folder)
-    if dry_run:
-        return TrainResult(found.name, folder, chosen_device, checkpoint, is_dry_run=True)
+    began = time.monotonic()
+    place = locate(request.workspace)
+    found = find_dataset(request.dataset, place)
+    plans = load_plans(found, request.plans, request.configuration)
+    fold = check_fold(found, plans, request.configuration, request.fold)
+    precision.check(request.settings["precision"], request.device)
+    trainer_class, length = find_trainer(request.trainer), Length(*request.length)
+    name = f"{request.trainer}{length.suffix()}__{request.plans}__{request.configuration}"
+    folder = found.results / name / f"fold_{fold}"
+    checkpoint = None if request.restart else newest(folder)
+    if request.dry_run:
+        return TrainResult(found.name, folder, request.device, checkpoint, is_dry_run=True)
 
+    if request.restart and rank() == 0:
+        set_aside(folder, (FINAL, LATEST, PREVIOUS, BEST, METRICS_FILE))
     place.make()
-    use_threads(chosen_device)
-    with place.active():
-        with stop_on_signals() as stop, told_when_full(folder), _told_when_out_of_memory(chosen_device):
-            kind = managed(trainer_class, length=length, checkpoint_every=checkpoint_every, stop=stop, report=report)
-            run = _begin(kind, loaded, configuration, checked_fold, found.description(), chosen_device, checkpoint)
+    use_threads(request.device)
+    with place.active(), process_group(request.device):
+        with stop_on_signals() as stop, told_when_full(folder), _told_when_out_of_memory(request.device):
+            settings = Settings(**request.settings)
+            kind = managed(trainer_class, length=length, settings=settings, stop=stop, report=report)
+            run = _begin(kind, plans, request, fold, found.description(), checkpoint)
             was_complete = run.current_epoch >= run.num_epochs
             if not was_complete:
                 _train(run)
-        dice = _validate(run, save_probabilities) if validate else None
+        dice = _validate(run, request.save_probabilities) if request.validate else None
+    last_dice = run.logger.get_value("dice_per_class_or_region", step=-1)
     return TrainResult(
         dataset=found.name,
         folder=folder,
-        device=chosen_device,
+        device=request.device,
         resumed_from=checkpoint,
         was_complete=was_complete,
         epochs=run.num_epochs,
         seconds=time.monotonic() - began,
-        pseudo_dice=tuple(float(value) for value in run.logger.get_value("dice_per_class_or_region", step=-1)),
+        pseudo_dice=tuple(float(value) if isfinite(value) else None for value in last_dice),
         validation_dice=dice,
+        precision=run.used_precision,
+        seed=run.seed,
+        non_finite=run.non_finite,
     )
 
 
-def _load_plans(dataset: Dataset, name: str, configuration: str) -> dict[str, Any]:
-    """Plans by name, after a look whether they hold the configuration and its data are preprocessed."""
-    file = dataset.preprocessed / f"{name}.json"
-    if not file.is_file():
-        there = sorted(path.stem for path in dataset.preprocessed.glob("*Plans*.json"))
-        how = [f"make them with  umamba plan {dataset.id}"]
-        raise unknown("plans", name, there, where=dataset.name, how=how)
-    plans = read_json(file)
-    configurations = plans.get("configurations")
-    if not isinstance(configurations, dict):
-        raise DataError(
-            "these are not nnU-Net plans: there is no block of configurations", where=str(file), code="bad-plans"
-        )
-    if configuration not in configurations:
-        raise unknown("configuration", configuration, configurations, where=name)
-    return plans
+def _check_gpus(device: str, processes: int) -> None:
+    import torch
 
-
-def _check_fold(dataset: Dataset, plans: dict[str, Any], configuration: str, fold: int | str) -> int | str:
-    """The fold as nnU-Net wants it. Upstream makes a random split of a fold that does not exist; we refuse it."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    data = dataset.preprocessed / PlansManager(plans).get_configuration(configuration).data_identifier
-    cases = list(data.glob("*.pkl"))
-    if not cases:
-        how = [f"umamba plan {dataset.id} -c {configuration}  preprocesses them"]
-        raise DataError("there are no preprocessed cases", where=str(data), how=how, code="not-preprocessed")
-    if fold == "all":
-        return fold
-    splits = dataset.preprocessed / "splits_final.json"
-    folds = len(json.loads(splits.read_text())) if splits.is_file() else HOST_FOLDS
-    if not str(fold).isdecimal() or int(fold) >= folds:
-        raise UsageError(f"the fold must be 0 to {folds - 1}, or all; got {fold}", where="FOLD", code="unknown-fold")
-    if not splits.is_file() and len(cases) < HOST_FOLDS:
-        how = ["train on  all", f"or write {splits} with folds of your own"]
-        raise DataError(
-            f"{len(cases)} cases cannot be split into {HOST_FOLDS} folds", where=dataset.name, how=how, code="few-cases"
-        )
-    return int(fold)
-
-
-def _check_lengths(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise UsageError(
-                f"must be at least 1, got {number}", where=f"--{name.replace('_', '-')}", code="bad-number"
-            )
+    if device == "cuda" and processes > torch.cuda.device_count():
+        what = f"this machine has {torch.cuda.device_count()} GPUs, not {processes}"
+        raise UsageError(what, where="--gpus", how=["torchrun spreads a training over machines"], code="few-gpus")
 
 
 def _begin(
     trainer: "type[ManagedTraining]",
     plans: dict[str, Any],
-    configuration: str,
+    request: Request,
     fold: int | str,
     dataset_json: dict[str, object],
-    device: str,
     checkpoint: Path | None,
 ) -> "ManagedTraining":
     import torch
@@ -184,14 +218,40 @@ def _begin(
     from umamba_seg.training.checkpoints import unreadable
 
     plans = {**plans, "continue_training": checkpoint is not None}
-    run = trainer(plans, configuration, fold, dataset_json, torch.device(device))
+    run = trainer(plans, request.configuration, fold, dataset_json, torch.device(request.device))
     run.initialize()
     if checkpoint is not None:
         try:
             run.load_checkpoint(str(checkpoint))
         except (RuntimeError, EOFError, KeyError, ValueError, OSError) as fault:
             raise unreadable(checkpoint, fault) from fault
+        _check_seed(run, checkpoint)
+    elif request.pretrained is not None:
+        _load_pretrained(run, request.pretrained)
     return run
+
+
+def _check_seed(run: "ManagedTraining", checkpoint: Path) -> None:
+    from umamba_seg.training.checkpoints import read_provenance
+
+    begun_with = read_provenance(checkpoint).get("seed", run.seed)
+    if begun_with != run.seed:
+        how = [f"leave --seed out, or give {begun_with}, to go on", "or begin anew with --restart"]
+        raise UsageError(
+            f"this training was begun with seed {begun_with}, not {run.seed}",
+            where="--seed",
+            how=how,
+            code="other-seed",
+        )
+
+
+def _load_pretrained(run: "ManagedTraining", file: Path) -> None:
+    from umamba_seg.training.pretrained import load_all_but_heads
+
+    if not file.is_file():
+        how = ["give a file such as RUN/fold_0/checkpoint_final.pth"]
+        raise ModelError("there is no such checkpoint", where=str(file), how=how, code="no-checkpoint")
+    load_all_but_heads(run.network, file)
 
 
 def _train(run: "ManagedTraining") -> None:
@@ -200,7 +260,7 @@ def _train(run: "ManagedTraining") -> None:
     try:
         run.run_training()
     except StopRequested:
-        what = f"saved in epoch {run.current_epoch + 1} of {run.num_epochs}; that epoch is repeated"
+        what = f"saved in epoch {run.current_epoch + 1} of {run.num_epochs}"
         how = ["run the same command to go on"]
         raise Interrupted(what, where=str(run.folder), how=how, code="interrupted") from None
 
@@ -214,6 +274,8 @@ def _validate(run: "ManagedTraining", save_probabilities: bool) -> float | None:
         except KeyboardInterrupt:
             how = ["run the same command to validate", "or add --no-validation"]
             raise Interrupted("the model is trained, its validation is not", where=str(run.folder), how=how) from None
+    if not summary.is_file():  # another process writes it
+        return None
     mean = read_json(summary).get("foreground_mean")
     return float(mean["Dice"]) if isinstance(mean, dict) else None
 

@@ -8,7 +8,17 @@ from umamba_seg.nnunet import activate
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-OUR_TRAINERS = ("nnUNetTrainerUMambaBot", "nnUNetTrainerUMambaEnc", "nnUNetTrainerDemo")
+OUR_TRAINERS = (
+    "nnUNetTrainerUMambaBot",
+    "nnUNetTrainerUMambaEnc",
+    "nnUNetTrainerUMambaEncNoAMP",
+    "nnUNetTrainerSegMamba",
+    "nnUNetTrainerSegMambaV2",
+    "nnUNetTrainerLightMUNet",
+    "nnUNetTrainerUUMamba",
+    "nnUNetTrainerUUMambaPublished",
+    "nnUNetTrainerDemo",
+)
 
 
 def find_trainer(name: str) -> "type[nnUNetTrainer]":
