@@ -7,6 +7,7 @@ import typer
 
 from umamba_seg.cli import (
     bench,
+    check,
     config,
     demo,
     doctor,
@@ -17,6 +18,7 @@ from umamba_seg.cli import (
     plan,
     predict,
     preprocess,
+    splits,
     status,
     stop,
     train,
@@ -50,7 +52,22 @@ def _umamba(
     """Read the options that stand before the command."""
 
 
-for module in (doctor, init, demo, plan, preprocess, train, status, stop, predict, networks, import_weights, config):
+for module in (
+    doctor,
+    init,
+    demo,
+    check,
+    splits,
+    plan,
+    preprocess,
+    train,
+    status,
+    stop,
+    predict,
+    networks,
+    import_weights,
+    config,
+):
     module.register(app)
 app.add_typer(nnunet.app, name="nnunet")
 app.add_typer(bench.app, name="bench")
