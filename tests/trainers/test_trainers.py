@@ -36,6 +36,7 @@ def stock_plans(phantoms, patch: int) -> None:
     entry = plans["configurations"]["3d_fullres"]
     kwargs = entry["architecture"]["arch_kwargs"]
     stages = kwargs["n_stages"]
+    kwargs["features_per_stage"] = [8 * 2**stage for stage in range(stages)]
     kwargs |= {"n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1), "conv_bias": True}
     entry["patch_size"] = [patch] * 3
     entry["architecture"] |= {

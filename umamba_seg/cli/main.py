@@ -11,6 +11,8 @@ from umamba_seg.cli import (
     config,
     demo,
     doctor,
+    evaluate,
+    import_data,
     import_weights,
     init,
     networks,
@@ -64,11 +66,13 @@ for module in (
     status,
     stop,
     predict,
+    evaluate,
     networks,
     import_weights,
     config,
 ):
     module.register(app)
+app.add_typer(import_data.app, name="import")
 app.add_typer(nnunet.app, name="nnunet")
 app.add_typer(bench.app, name="bench")
 

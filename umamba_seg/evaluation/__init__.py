@@ -1,0 +1,1 @@
+"""Label maps judged: measures of each case, and whether two methods differ."""
