@@ -93,11 +93,15 @@ def test_our_commands_train_and_predict_and_stock_commands_use_the_result(phanto
     assert record["outputs"] == ["test_000.nii.gz"]
     assert len(record["inputs"]) == 1
 
-    assert phantoms(*predict, "-i", images(phantoms), "-o", "ours").code == 2, "label maps are never replaced unasked"
+    again = phantoms(*predict, "-i", images(phantoms), "-o", "ours", "--json")
+    assert (again.code, again.document()["reused"]) == (0, 1)
+    other = phantoms(*predict, "-i", images(phantoms), "-o", "ours", "--step", 1)
+    assert other.code == 2, "label maps of another method are never replaced unasked"
 
     single = phantoms(*predict, "-i", images(phantoms) / "test_000_0000.nii.gz", "-o", "one/seg.nii.gz")
     assert single.code == 0, single.err[-3000:]
-    assert sorted(path.name for path in (phantoms.folder / "one").iterdir()) == ["seg.nii.gz", "umamba_run.json"]
+    written = sorted(path.name for path in (phantoms.folder / "one").iterdir())
+    assert written == ["predictions.csv", "seg.nii.gz", "umamba_run.json"]
 
 
 def test_a_trainer_of_ours_is_trained_by_name_and_its_model_needs_no_variable(phantoms):

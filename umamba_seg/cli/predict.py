@@ -8,6 +8,7 @@ import typer
 from umamba_seg.cli.command import Payload, command
 from umamba_seg.cli.options import DeviceOption, DryRunOption, OverwriteOption, nnunet_at_work
 from umamba_seg.cli.output import Output
+from umamba_seg.errors import PartlyDoneError
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +42,13 @@ def predict(
         bool,
         typer.Option("--save-probabilities", help="Also write class probabilities as .npz.", rich_help_panel="Output"),
     ] = False,
+    part: Annotated[
+        str | None, typer.Option(help="I/N: every N-th case from the I-th, to share work.", rich_help_panel="Machine")
+    ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Let code in the checkpoint run, as unpickling does.", rich_help_panel="Input"),
+    ] = False,
     device: DeviceOption = None,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
@@ -58,20 +66,32 @@ def predict(
             step=step,
             device=device,
             save_probabilities=save_probabilities,
+            part=part,
+            trust=trust,
             overwrite=overwrite,
             dry_run=dry_run,
             report=out.progress,
         )
     folds = ", ".join(map(str, result.folds))
-    where = f"{'would be' if dry_run else 'are'} in {result.files[0].parent}"
-    out.remark(f"{len(result.files)} label maps {where} (folds {folds}, {result.device})")
+    where = f"{'would be' if dry_run else 'are'} in {output}"
+    reused = f", {result.reused} of them from an earlier run" if result.reused else ""
+    out.remark(f"{len(result.files)} label maps {where}{reused} (folds {folds}, {result.device})")
     for file in result.files:
         out.line(str(file))
+    for case, reason in result.failed.items():
+        out.warn(f"{case}: {reason}")
+    if result.failed:
+        out.remark(
+            f"{len(result.failed)} of {len(result.failed) + len(result.files)} cases failed; predictions.csv lists them"
+        )
     return {
         "model": str(result.model),
         "folds": list(result.folds),
         "device": result.device,
         "files": [str(file) for file in result.files],
+        "reused": result.reused,
+        "failed": dict(result.failed),
         "predict_seconds": round(result.seconds, 1),
         "dry_run": result.is_dry_run,
+        "exit_code": PartlyDoneError.exit_code if result.failed else 0,
     }

@@ -1,0 +1,103 @@
+"""The images to segment: which files make a case, and what keeps a case from being segmented."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from umamba_seg.datasets import nifti
+from umamba_seg.errors import DataError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One image.
+
+    Args:
+        name: Its name without channel and ending.
+        files: One for each channel, in the model's order; those that are not there too.
+        target: The label map to write.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    target: Path
+
+
+def find_cases(inputs: Path, output: Path, ending: str, channels: Sequence[str]) -> list[Case]:
+    """The cases of a folder, or the one of a file. Models of one channel take names without `_0000` too."""
+    if not inputs.exists():
+        raise DataError("there is no such image or folder", where=str(inputs), code="no-input")
+    files = sorted(path for path in inputs.iterdir() if path.name.endswith(ending)) if inputs.is_dir() else [inputs]
+    files = [path for path in files if path.name.endswith(ending)]
+    if not files:
+        found = sorted({"".join(path.suffixes) for path in (inputs.iterdir() if inputs.is_dir() else [inputs])})
+        what = f"the model reads {ending} images; found {', '.join(found) or 'nothing'}"
+        raise DataError(what, where=str(inputs), how=[f"convert the images to {ending}"], code="no-images")
+    if len(channels) == 1:
+        names = {path.name.removesuffix(ending).removesuffix("_0000"): (path,) for path in files}
+    else:
+        stems = sorted({path.name.removesuffix(ending)[:-5] for path in files})
+        names = {
+            stem: tuple(files[0].parent / f"{stem}_{index:04d}{ending}" for index in range(len(channels)))
+            for stem in stems
+        }
+    if inputs.is_file() and output.name.endswith(ending):
+        return [Case(name, files, output) for name, files in names.items()]
+    if output.is_file():
+        raise UsageError("the output must be a folder", where=str(output), code="output-is-a-file")
+    return [Case(name, files, output / f"{name}{ending}") for name, files in names.items()]
+
+
+def part_of(cases: list[Case], part: str | None) -> list[Case]:
+    """`2/5` is every fifth case, from the second."""
+    if part is None:
+        return cases
+    number, slash, count = part.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UsageError(f"a part is I/N such as 2/5; got {part!r}", where="--part", code="bad-part")
+    return cases[int(number) - 1 :: int(count)]
+
+
+def why_not(case: Case, channels: Sequence[str], dims: int) -> str | None:
+    """Why a case cannot be segmented, None where nothing speaks against it.
+
+    NIfTI is read strictly, to the last byte: nnU-Net's reader fills what is cut off with zeros, and NaN too.
+    """
+    missing = [channel for channel, path in zip(channels, case.files, strict=True) if not path.is_file()]
+    if missing:
+        return f"the model needs {', '.join(channels)}; this case lacks {', '.join(missing)}"
+    shapes = {}
+    for path in case.files:
+        if not path.name.lower().endswith((".nii", ".nii.gz")):
+            continue
+        try:
+            header, array = nifti.read(path)
+        except nifti.UnreadableError as fault:
+            return f"{path.name}: {fault}"
+        except (OSError, MemoryError, ValueError) as fault:
+            return f"{path.name}: {str(fault) or type(fault).__name__}"
+        if reason := _fault(header, array, dims):
+            return f"{path.name}: {reason}"
+        shapes[path.name] = array.shape
+    if len(set(shapes.values())) > 1:
+        return "its channels differ in size: " + ", ".join(f"{n} {'×'.join(map(str, s))}" for n, s in shapes.items())
+    return None
+
+
+def _fault(header: nifti.Header, array: np.ndarray, dims: int) -> str | None:
+    shape = list(header.shape)
+    while len(shape) > dims and shape[-1] == 1:
+        shape.pop()
+    if len(shape) > 3 or (dims == 3 and len(shape) < 3):
+        return f"it has {len(shape)} axes, {'×'.join(map(str, header.shape))}; the model needs {dims}"
+    bad = [x for x in header.pixdim[:3] if not (math.isfinite(x) and x > 0)]
+    if bad or not np.isfinite(header.affine).all():
+        return f"its spacing makes no sense: {[float(x) for x in header.pixdim[:3]]}"
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return f"{int(np.count_nonzero(~np.isfinite(array)))} voxels are NaN or infinite"
+    if array.dtype.kind == "c" or header.kind in nifti.WIDTHS:
+        return "its voxels are complex or coloured"
+    return None
