@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def read(path: Path) -> tuple[Header, np.ndarray]:
     if header.kind in WIDTHS:
         colours = np.frombuffer(data, "u1").reshape(*header.shape[::-1], WIDTHS[header.kind])
         return header, colours.transpose(*range(len(header.shape))[::-1], len(header.shape))
-    array = np.frombuffer(data, np.dtype(header.kind).newbyteorder(header.order)).reshape(header.shape, order="F")
+    array = np.frombuffer(data, np.dtype(f"{header.order}{header.kind}")).reshape(header.shape, order="F")
     if (math.isfinite(header.slope) and header.slope not in (0.0, 1.0)) or (header.slope == 1.0 and header.intercept):
         array = array * header.slope + header.intercept
     return header, array
@@ -117,9 +117,9 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     is_gzip = start[:2] == b"\x1f\x8b"
     if is_gzip != path.name.lower().endswith(".gz"):
         raise UnreadableError("it is compressed but its name lacks .gz" if is_gzip else "it is not compressed by gzip")
-    with gzip.open(path) if is_gzip else path.open("rb") as file:
+    with cast(IO[bytes], gzip.open(path)) if is_gzip else path.open("rb") as opened:
         try:
-            yield file
+            yield opened
         except EOFError:
             raise UnreadableError("the compressed data end before the file does; it was cut off") from None
         except (gzip.BadGzipFile, zlib.error) as fault:

@@ -141,9 +141,8 @@ def _read(path: Path, with_values: bool) -> tuple[FileFacts, np.ndarray | None]:
 
 
 def _describe(facts: FileFacts, array: np.ndarray, *, is_label: bool) -> None:
-    facts.digest = hashlib.blake2b(np.ascontiguousarray(array).view(np.uint8), digest_size=16).hexdigest() + str(
-        array.shape
-    )
+    content = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16)
+    facts.digest = f"{content.hexdigest()} {array.shape}"
     if array.dtype.kind == "c" or not array.size:
         return
     if array.dtype.kind == "f":

@@ -6,11 +6,12 @@ up to 0.05 is rounding, up to 0.5 a warning, more an error. Its code is the main
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from umamba_seg.datasets.check.facts import CaseFacts, FileFacts, displacement
-from umamba_seg.datasets.findings import Finding
+from umamba_seg.datasets.findings import Finding, Severity
 
 ROUNDING, MOST = 0.05, 0.5  # voxels
 SPACING_TOLERANCE, ANGLE_TOLERANCE = 1e-3, math.radians(0.1)
@@ -36,7 +37,7 @@ def faults(case: CaseFacts, name: str) -> Iterator[Finding]:
                 )  # fmt: skip
     if case.label is not None and not case.label.fault:
         for code, message, values in _differences(first, case.label):
-            severity = "warning" if code == "geometry-noise" else "error"
+            severity: Severity = "warning" if code == "geometry-noise" else "error"
             told = "prints a warning and trains on it" if code in ("origin-mismatch", "direction-mismatch") else ""
             yield Finding(
                 code, severity, f"label against image: {message}", cases=(case.case,),
@@ -49,7 +50,7 @@ def _short(file: FileFacts) -> str:
 
 
 def _of_file(case: str, file: FileFacts) -> Iterator[Finding]:
-    where = {"cases": (case,), "files": (_short(file),)}
+    where: dict[str, Any] = {"cases": (case,), "files": (_short(file),)}
     if file.fault:
         yield Finding(
             "unreadable", "error", file.fault, **where, nnunet="may read zeros in its place", mend="fetch it again"
@@ -90,7 +91,7 @@ def _of_file(case: str, file: FileFacts) -> Iterator[Finding]:
         yield Finding("sform-qform", "warning", message, **where, found=file.forms)
 
 
-def _directions(file: FileFacts, where: dict) -> Iterator[Finding]:
+def _directions(file: FileFacts, where: dict[str, Any]) -> Iterator[Finding]:
     columns = file.affine[:3, : min(3, len(file.shape))]
     lengths = np.linalg.norm(columns, axis=0)
     if (lengths < 1e-6).any():

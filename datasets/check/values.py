@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from umamba_seg.datasets.check.facts import CaseFacts, FileFacts
-from umamba_seg.datasets.findings import Finding
+from umamba_seg.datasets.findings import Finding, Severity
 
 LIMIT_SHARE = 1e-4
 ROUNDING = 0.01
@@ -15,7 +15,7 @@ def image_faults(case: CaseFacts, channels: Sequence[str], labels: Sequence[int]
     usable = {number: image for number, image in case.images.items() if _is_known(image)}
     for number, image in usable.items():
         name = channels[number] if number < len(channels) else str(number)
-        where = {"cases": (case.case,), "files": (f"imagesTr/{image.path.name}",)}
+        where: dict[str, Any] = {"cases": (case.case,), "files": (f"imagesTr/{image.path.name}",)}
         if image.nonfinite:
             message = f"{image.nonfinite} voxels are NaN or infinite"
             yield Finding(
@@ -23,7 +23,7 @@ def image_faults(case: CaseFacts, channels: Sequence[str], labels: Sequence[int]
                 nnunet="reads 0 in their place, and says nothing",
             )  # fmt: skip
         if image.minimum == image.maximum:
-            severity = "error" if len(case.images) == 1 else "warning"
+            severity: Severity = "error" if len(case.images) == 1 else "warning"
             yield Finding("image-empty", severity, f"every voxel is {image.minimum:g}", **where, found=image.minimum)
             continue
         if image.top_share > LIMIT_SHARE and image.kind in ("i2", "int16"):

@@ -5,6 +5,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from umamba_seg.datasets.check.facts import AIR_SHARE, CaseFacts, FileFacts
 from umamba_seg.datasets.findings import Finding
@@ -45,7 +46,7 @@ def _spacing(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
         return
     medians = [statistics.median(image.spacing[axis] for image in images.values()) for axis in range(3)]
     for name, image in images.items():
-        where = {"cases": (name,), "files": (f"imagesTr/{image.path.name}",)}
+        where: dict[str, Any] = {"cases": (name,), "files": (f"imagesTr/{image.path.name}",)}
         ratios = [a / m if m else 1.0 for a, m in zip(image.spacing, medians, strict=True)]
         if image.units in UNITS:
             yield Finding("spacing-outlier", "warning", f"its header counts in {UNITS[image.units]}", **where)
@@ -139,7 +140,7 @@ def _ct_by_values(cases: Sequence[CaseFacts], channels: Sequence[str]) -> Iterat
 
 def split_faults(file: Path, cases: Sequence[str], patients: Mapping[str, str]) -> Iterator[Finding]:
     """Faults of splits_final.json, and patients in training and validation."""
-    where = {"files": (file.name,)}
+    where: dict[str, Any] = {"files": (file.name,)}
     try:
         folds = json.loads(file.read_text())
         folds = [(set(fold["train"]), set(fold["val"])) for fold in folds]

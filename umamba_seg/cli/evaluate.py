@@ -187,7 +187,7 @@ def _write_table(result: "Evaluation", file: Path) -> None:
     from umamba_seg.evaluation.measures import NAMES
     from umamba_seg.files import write_text
 
-    lines = [("case", "class", *NAMES, "reference_ml", "predicted_ml")]
+    lines: list[tuple[str, ...]] = [("case", "class", *NAMES, "reference_ml", "predicted_ml")]
     for case, classes in result.cases.items():
         for name, m in classes.items():
             numbers = [getattr(m, field) for field in (*NAMES, "reference_ml", "predicted_ml")]

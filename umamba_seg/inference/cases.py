@@ -36,6 +36,7 @@ def find_cases(inputs: Path, output: Path, ending: str, channels: Sequence[str])
         found = sorted({"".join(path.suffixes) for path in (inputs.iterdir() if inputs.is_dir() else [inputs])})
         what = f"the model reads {ending} images; found {', '.join(found) or 'nothing'}"
         raise DataError(what, where=str(inputs), how=[f"convert the images to {ending}"], code="no-images")
+    names: dict[str, tuple[Path, ...]]
     if len(channels) == 1:
         names = {path.name.removesuffix(ending).removesuffix("_0000"): (path,) for path in files}
     else:

@@ -5,6 +5,7 @@ import io
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from umamba_seg.files import write_text
 
@@ -67,6 +68,10 @@ class Ledger:
 def _read(file: Path) -> list[Entry]:
     try:
         rows = list(csv.DictReader(io.StringIO(file.read_text())))
-        return [Entry(**{**row, "seconds": float(row["seconds"])}) for row in rows]
+        return [Entry(**_typed(row)) for row in rows]
     except (OSError, ValueError, TypeError, KeyError):
         return []  # not ours, or cut off before it was ever complete: nothing is known
+
+
+def _typed(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "seconds": float(row["seconds"])}
