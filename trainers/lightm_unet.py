@@ -1,7 +1,5 @@
 """LightM-UNet under its own recipe."""
 
-from typing import Any
-
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
@@ -15,15 +13,8 @@ class nnUNetTrainerLightMUNet(ChosenPrecision, PortableTrainer):
     network_name = "lightm_unet"
     precision = "fp32"
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008  (the host introspects this signature)
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    def set_recipe(self) -> None:
+        """Adam's rates; one resolution."""
         self.initial_lr, self.weight_decay = 1e-4, 1e-5
         self.enable_deep_supervision = False
 

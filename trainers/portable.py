@@ -30,6 +30,10 @@ class PortableTrainer(GuardedUpdates, PortableCheckpoints):
     ) -> None:
         plans = with_network(plans, configuration, self.network_name)
         super().__init__(plans, configuration, fold, dataset_json, device)
+        self.set_recipe()
+
+    def set_recipe(self) -> None:
+        """Change the host's numbers, such as `num_epochs`; called once they are set."""
 
 
 def with_network(plans: dict[str, Any], configuration: str, network_name: str) -> dict[str, Any]:

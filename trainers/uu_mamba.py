@@ -28,15 +28,8 @@ class nnUNetTrainerUUMamba(PortableTrainer):
     uncertainty: ClassVar[Uncertainty] = "learned"
     rho: ClassVar[float] = RHO
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008  (the host introspects this signature)
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    def set_recipe(self) -> None:
+        """As many epochs as were published."""
         self.num_epochs = 250
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
