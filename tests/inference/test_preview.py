@@ -229,3 +229,49 @@ def test_no_more_slices_are_picked_than_show_something():
     labels[3:5] = 1
 
     assert pick_slices(labels, 5) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("direction", "ends"),
+    [
+        ((1, 0, 0, 0, 1, 0, 0, 0, 1), "LPS"),
+        ((-1, 0, 0, 0, -1, 0, 0, 0, 1), "RAS"),
+        ((0, 0, 1, 1, 0, 0, 0, -1, 0), "PIL"),
+        ((0.9, 0.44, 0, -0.44, 0.9, 0, 0, 0, -1), "LPI"),
+        ((1, 0, 0, -1), "LA"),
+    ],
+)
+def test_axes_lead_where_direction_cosines_say(direction, ends):
+    assert preview.axis_ends(direction) == ends
+
+
+def test_the_ends_of_axes_are_written_at_the_edges(tmp_path):
+    black = np.zeros((4, 60, 60), np.float32)
+    plain = pixels(overlay(black, None, SPACING, tmp_path / "a.png", slices=1, window=(0, 1)))
+    told = pixels(overlay(black, None, SPACING, tmp_path / "b.png", slices=1, window=(0, 1), ends="LPS"))
+
+    rows, columns = np.nonzero((told.min(-1) > 0.9) & (plain.min(-1) < 0.5))
+
+    height, width = told.shape[:2]
+    assert plain.shape == told.shape
+    for y, x in ((0.5, 0.05), (0.5, 0.95), (0.08, 0.5), (0.92, 0.5)):
+        assert ((abs(rows / height - y) < 0.12) & (abs(columns / width - x) < 0.12)).any(), (y, x)
+    assert not ((abs(rows / height - 0.5) < 0.2) & (abs(columns / width - 0.5) < 0.2)).any()
+
+
+def test_the_command_draws_each_case_once(umamba):
+    import SimpleITK
+
+    for name, array in (("scan", scan()), ("seg", squares(2))):
+        image = SimpleITK.GetImageFromArray(array)
+        image.SetSpacing(SPACING[::-1])
+        SimpleITK.WriteImage(image, str(umamba.folder / f"{name}.nii.gz"))
+    command = ("preview", "seg.nii.gz", "-i", "scan.nii.gz", "-o", "pictures", "--window", "0:200")
+
+    answer = umamba(*command)
+
+    assert answer.code == 0, answer.err
+    assert shows(pixels(umamba.folder / "pictures/seg.png"), PALETTE[0])
+    assert umamba(*command).code == 2
+    assert umamba(*command, "--overwrite").code == 0
+    assert umamba(*command[:-1], "white", "--overwrite").code == 2

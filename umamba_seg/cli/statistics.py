@@ -8,12 +8,9 @@ import typer
 
 from umamba_seg.cli.command import Payload, command
 from umamba_seg.cli.output import Output
-from umamba_seg.errors import DataError
 
 if TYPE_CHECKING:
     from umamba_seg.inference.statistics import Statistics
-
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 def register(app: typer.Typer) -> None:
@@ -34,12 +31,17 @@ def statistics(
     """Tell volume, place, pieces and intensity of each class in label maps."""
     from rich.table import Table
 
+    from umamba_seg.inference.label_maps import image_of, label_maps
     from umamba_seg.inference.statistics import class_names
     from umamba_seg.inference.statistics import statistics as measure
 
-    files = [file for path in segmentations for file in _label_maps(path)]
+    files = [file for path in segmentations for file in label_maps(path)]
     names = class_names(dataset_json) if dataset_json else None
-    rows = [entry for file in files for entry in measure(file, image=_image_of(file, images), names=names)]
+    rows = [
+        entry
+        for file in files
+        for entry in measure(file, image=image_of(file, images) if images else None, names=names)
+    ]
     table = Table("case", "class", "ml", "pieces", "largest", "intensity", box=None, pad_edge=False)
     for row in rows:
         grey = "" if row.intensity is None else f"{row.intensity[0]:.4g} ± {row.intensity[1]:.3g}"
@@ -50,28 +52,6 @@ def statistics(
     if csv is not None:
         _write(rows, csv)
     return {"statistics": [asdict(row) for row in rows]}
-
-
-def _label_maps(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(x for x in path.iterdir() if x.name.endswith(ENDINGS) and not x.name.startswith("."))
-        if files:
-            return files
-    elif path.is_file():
-        return [path]
-    raise DataError("there is no label map", where=str(path), code="no-label-map")
-
-
-def _image_of(label_map: Path, images: Path | None) -> Path | None:
-    """The image itself, or of a folder the one of the same name, with `_0000` or without."""
-    if images is None or images.is_file():
-        return images
-    ending = next(e for e in ENDINGS if label_map.name.endswith(e))
-    stem = label_map.name.removesuffix(ending)
-    for name in (f"{stem}_0000{ending}", label_map.name):
-        if (images / name).is_file():
-            return images / name
-    raise DataError(f"there is no image {stem}_0000{ending}", where=str(images), code="no-image")
 
 
 def _write(rows: "list[Statistics]", file: Path) -> None:

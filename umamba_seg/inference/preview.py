@@ -26,6 +26,7 @@ CT_WINDOW = (-160.0, 240.0)
 """Soft tissue, in Hounsfield units."""
 
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#F0E442", "#CC79A7", "#0072B2")
+OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "S": "I", "I": "S"}
 LINE_STYLES = ("solid", "dashed", "dotted")  # label 8 has the colour of label 1 and a dashed contour
 
 LONG_EDGE, SHORT_EDGE = 3.4, 0.5  # inches: the longer edge of a slice, and what a very narrow one gets at least
@@ -43,6 +44,7 @@ def overlay(
     title: str | None = None,
     window: tuple[float, float] | None = None,
     slices: int = 3,
+    ends: str | None = None,
 ) -> Path:
     """Draws axial slices of an image with its labels into one PNG.
 
@@ -57,6 +59,7 @@ def overlay(
         window: Values that become black and white, such as `CT_WINDOW`; by default
             the percentiles 1 and 99.5 of the slices.
         slices: How many slices at most, chosen by `pick_slices`.
+        ends: Where x, y and z lead, as letters such as "LPS"; written at the edges. See `axis_ends`.
 
     Returns:
         The path of the PNG.
@@ -86,6 +89,7 @@ def overlay(
                 _draw_image(axes, plane, pixel, window)
                 _draw_labels(axes, row[z], pixel)
                 _draw_note(axes, f"slice {z}" if image.ndim == 3 else "")
+                _draw_ends(axes, ends or "")
         _draw_scale_bar(grid[0][0])
         _draw_legend(figure, {label for row in rows.values() for label in _classes(row[shown])}, label_names or {})
         _save(figure, path)
@@ -216,6 +220,32 @@ def _style(label: int) -> tuple[str, str]:
 
 def _draw_note(axes: Axes, text: str) -> None:
     axes.text(0.02, 0.98, text, transform=axes.transAxes, va="top", fontsize=8, **_white())
+
+
+def _draw_ends(axes: Axes, ends: str) -> None:
+    """The letters of left and right, top and bottom; y grows downwards."""
+    if len(ends) < 2:
+        return
+    x, y = ends[:2]
+    for place, letter in {(0.01, 0.5): OPPOSITE[x], (0.99, 0.5): x, (0.5, 0.99): OPPOSITE[y], (0.5, 0.01): y}.items():
+        across = "left" if place[0] < 0.1 else "right" if place[0] > 0.9 else "center"
+        along = "bottom" if place[1] < 0.1 else "top" if place[1] > 0.9 else "center"
+        axes.text(*place, letter, transform=axes.transAxes, ha=across, va=along, fontsize=9, **_white())
+
+
+def axis_ends(direction: Sequence[float]) -> str:
+    """Where each axis of an image leads, by ITK's direction cosines, row by row: "LPS" for none turned.
+
+    Letters are those of patients: left, right, posterior, anterior, superior, inferior; of an oblique axis the nearest.
+    """
+    size = math.isqrt(len(direction))
+    matrix = np.asarray(direction, float).reshape(size, size)
+    found = ""
+    for column in matrix.T:
+        axis = int(np.abs(column).argmax())
+        letter = "LPS"[axis]
+        found += letter if column[axis] > 0 else OPPOSITE[letter]
+    return found
 
 
 def _white() -> dict[str, Any]:

@@ -45,11 +45,11 @@ def statistics(
     """One entry for each class that occurs, in the order of the values."""
     import SimpleITK
 
-    labels = _read(label_map)
+    labels = read_image(label_map)
     array = SimpleITK.GetArrayViewFromImage(labels)
     grey = None
     if image is not None:
-        grey = SimpleITK.GetArrayViewFromImage(read := _read(image))
+        grey = SimpleITK.GetArrayViewFromImage(read := read_image(image))
         if grey.shape != array.shape:
             raise DataError(
                 f"the image has {'×'.join(map(str, read.GetSize()))} voxels, the label map "
@@ -80,7 +80,8 @@ def class_names(dataset_json: Path) -> dict[int, str]:
     return {value: name for name, value in labels.items() if isinstance(value, int)}
 
 
-def _read(path: Path) -> Any:
+def read_image(path: Path) -> Any:
+    """A SimpleITK image, or a sentence why not."""
     import SimpleITK
 
     try:
