@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bare": {"given": (), "options": {"delta_softplus": False}},
 }
 HALF = ("u", "delta", "B", "C", "z")
+MOST_STATES = 16  # of a launch
 
 
 def _nvidia(tool: str) -> Path:
@@ -60,7 +61,8 @@ def check(arch: int, case: str) -> None:
         assert figure["spills"] <= (spills if "scan_backward" in name else 0), f"{name} spills: {figure}"
         assert figure["registers"] <= most, f"{name}: {figure}"
         assert figure["barriers"] == 0, f"{name} has threads that wait for each other: {figure}"
-        assert "backward" in name or figure["shuffles"] == 0, f"{name} exchanges between lanes: {figure}"
+        handed_round = 2 * MOST_STATES  # B and C of a token, which one lane each has loaded
+        assert "backward" in name or figure["shuffles"] <= handed_round, f"{name} exchanges between lanes: {figure}"
 
 
 def test_forward_and_backward_with_16_states_fit_the_registers_of_sm_90() -> None:
@@ -78,7 +80,9 @@ def test_all_kernels_fit_the_registers(arch: int, case: str) -> None:
 def test_32_sums_over_lanes_take_31_exchanges() -> None:
     found = figures(90, "lines")["scan_backward"]
 
-    assert found["shuffles"] == 31 * 2  # for two tokens, 16 states of dB and of dC each
+    sums = 31 * 2  # for two tokens, 16 states of dB and of dC each
+    handed_round = 16 + 2 * 32  # B on the way ahead; B and C of two tokens on the way back
+    assert found["shuffles"] == sums + handed_round
 
 
 def _compile(arch: int, case: str) -> dict[str, dict[str, int]]:
