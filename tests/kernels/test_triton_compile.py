@@ -55,7 +55,8 @@ def figures(arch: int, case: str) -> dict[str, dict[str, int]]:
 
 
 def check(arch: int, case: str) -> None:
-    spills = 64 if (arch, case) == (80, "own") else 0  # two adjoints for each state; a few instructions in thousands
+    # two adjoints for each state, or twice as much arithmetic: a few instructions in thousands
+    spills = 64 if case == "exact" or (arch, case) == (80, "own") else 0
     for name, figure in figures(arch, case).items():
         most = 255 if "scan_backward" in name else 128
         assert figure["spills"] <= (spills if "scan_backward" in name else 0), f"{name} spills: {figure}"
