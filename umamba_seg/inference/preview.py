@@ -226,7 +226,7 @@ def _draw_ends(axes: Axes, ends: str) -> None:
     """The letters of left and right, top and bottom; y grows downwards."""
     if len(ends) < 2:
         return
-    x, y = ends[:2]
+    x, y = ends[0], ends[1]
     for place, letter in {(0.01, 0.5): OPPOSITE[x], (0.99, 0.5): x, (0.5, 0.99): OPPOSITE[y], (0.5, 0.01): y}.items():
         across = "left" if place[0] < 0.1 else "right" if place[0] > 0.9 else "center"
         along = "bottom" if place[1] < 0.1 else "top" if place[1] > 0.9 else "center"
