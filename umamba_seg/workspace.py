@@ -22,6 +22,7 @@ LOCAL_FILE = "umamba.toml"
 
 VARIABLES = {
     "workspace": "UMAMBA_WORKSPACE",
+    "models": "UMAMBA_MODELS",
     "backend": "UMAMBA_BACKEND",
     "device": "UMAMBA_DEVICE",
     "num_threads": "UMAMBA_NUM_THREADS",
@@ -132,7 +133,15 @@ def _setting(name: str, options: Mapping[str, object], files: list[tuple[Path, d
     for path, values in files:
         if name in values:
             return Setting(name, str(values[name]), str(path))
-    return Setting(name, DEFAULTS[name], "default")
+    return Setting(name, _default(name), "default")
+
+
+def _default(name: str) -> str:
+    if name != "models":
+        return DEFAULTS[name]
+    import platformdirs
+
+    return str(platformdirs.user_data_path("umamba") / "models")
 
 
 def user_file() -> Path:
@@ -148,6 +157,7 @@ def _read_settings(path: Path) -> dict[str, object]:
     class SettingsFile(BaseModel):
         model_config = ConfigDict(extra="forbid")
         workspace: str | None = None
+        models: str | None = None
         backend: Literal["auto", "torch", "numba", "triton"] | None = None
         device: str | None = None
         num_threads: int | None = None
