@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from umamba_seg.datasets import nifti
+from umamba_seg.datasets import nifti, pictures
 
+COLOURED = ("la", "rgb", "rgba")
 MOST_VALUES = 1000  # a label has few
 AIR_HU, AIR_SHARE = -500.0, 0.9
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # SimpleITK's directions in NIfTI's
@@ -33,6 +34,9 @@ class FileFacts:
         forms: How far sform and qform are apart at most, in voxels; None where one is missing.
         has_form: Whether sform or qform is there.
         slope_is_odd: Whether the header's slope is not finite.
+        units: Of length, as NIfTI counts them.
+        colour: Of a picture: grey, RGB … So is `is_lossy`, whether grey levels were lost.
+        side_car: Why the spacing of a TIFF volume is not known; empty where it is.
     """
 
     path: Path
@@ -52,6 +56,14 @@ class FileFacts:
     has_form: bool = True
     slope_is_odd: bool = False
     units: int = 2
+    colour: str = ""
+    is_lossy: bool = False
+    side_car: str = ""
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether a voxel has several values."""
+        return self.kind in COLOURED
 
     @property
     def spacing(self) -> tuple[float, ...]:
@@ -82,13 +94,13 @@ def measure_case(
     """Read each file of a case once; never more than two volumes are in memory."""
     label_facts, foreground = None, None
     if label is not None:
-        label_facts, array = _measure(label, with_values, is_label=True)
+        label_facts, array = measure(label, with_values, is_label=True)
         if array is not None and array.dtype.kind in "iufb":
             foreground = np.nan_to_num(array) > 0
         del array
     found = {}
     for number, path in images.items():
-        found[number], array = _measure(path, with_values, is_label=False)
+        found[number], array = measure(path, with_values, is_label=False)
         if label_facts is None or foreground is None or array is None or array.shape != foreground.shape:
             continue
         if foreground.any():
@@ -97,7 +109,8 @@ def measure_case(
     return CaseFacts(case, found, label_facts)
 
 
-def _measure(path: Path, with_values: bool, *, is_label: bool) -> tuple[FileFacts, np.ndarray | None]:
+def measure(path: Path, with_values: bool, *, is_label: bool) -> tuple[FileFacts, np.ndarray | None]:
+    """One file's facts and voxels; where it cannot be read, why not."""
     try:
         facts, array = _read(path, with_values)
     except nifti.UnreadableError as fault:
@@ -124,6 +137,20 @@ def _read(path: Path, with_values: bool) -> tuple[FileFacts, np.ndarray | None]:
             slope_is_odd=not math.isfinite(header.slope), units=header.units,
         )  # fmt: skip
         return facts, array
+    return _read_picture(path, with_values) if pictures.is_picture(path) else _read_by_itk(path)
+
+
+def _read_picture(path: Path, with_values: bool) -> tuple[FileFacts, np.ndarray | None]:
+    picture, array = pictures.read(path, with_values)
+    kind = pictures.KINDS.get(picture.colour, "" if array is None else str(array.dtype))
+    facts = FileFacts(
+        path, shape=picture.shape, affine=np.diag([*picture.spacing, 1.0]), pixdim=picture.spacing, kind=kind,
+        colour=picture.colour, is_lossy=picture.is_lossy, side_car=picture.side_car,
+    )  # fmt: skip
+    return facts, array
+
+
+def _read_by_itk(path: Path) -> tuple[FileFacts, np.ndarray]:
     import SimpleITK
 
     image = SimpleITK.ReadImage(str(path))

@@ -12,6 +12,7 @@ import numpy as np
 
 from umamba_seg.datasets.check.facts import CaseFacts, FileFacts, displacement
 from umamba_seg.datasets.findings import Finding, Severity
+from umamba_seg.datasets.pictures import is_picture
 
 ROUNDING, MOST = 0.05, 0.5  # voxels
 SPACING_TOLERANCE, ANGLE_TOLERANCE = 1e-3, math.radians(0.1)
@@ -56,8 +57,8 @@ def _of_file(case: str, file: FileFacts) -> Iterator[Finding]:
             "unreadable", "error", file.fault, **where, nnunet="may read zeros in its place", mend="fetch it again"
         )  # fmt: skip
         return
-    if file.kind in ("rgb", "rgba") or file.kind.startswith("c"):
-        if file.path.name.lower().endswith((".png", ".bmp", ".tif", ".tiff")) and file.path.parent.name != "labelsTr":
+    if file.is_coloured or file.kind.startswith("c"):
+        if is_picture(file.path):
             return
         kind = "complex" if file.kind.startswith("c") else "coloured"
         yield Finding("colour-volume", "error", f"its voxels are {kind}", **where, found=file.kind)
@@ -112,14 +113,14 @@ def _directions(file: FileFacts, where: dict[str, Any]) -> Iterator[Finding]:
 
 def _differences(one: FileFacts, other: FileFacts) -> Iterator[tuple[str, str, tuple]]:
     """Code, words, and the two values; none where the grids agree."""
-    if one.kind in ("rgb", "rgba") and other.kind not in ("rgb", "rgba"):
+    if one.is_coloured and not other.is_coloured and not is_picture(one.path):
         return
     if len(one.space) > 3 or len(other.space) > 3:
         return
     if one.space != other.space:
         yield "shape-mismatch", _about_shapes(one.space, other.space), (list(one.space), list(other.space))
         return
-    if not (np.isfinite(one.affine).all() and np.isfinite(other.affine).all()):
+    if one.side_car or other.side_car or not (np.isfinite(one.affine).all() and np.isfinite(other.affine).all()):
         return
     far = displacement(one.affine, other.affine, one.shape)
     voxels = far / max(min(one.spacing[: len(one.space)]), 1e-6)

@@ -5,12 +5,14 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from umamba_seg.datasets.check import paths
 from umamba_seg.datasets.findings import Finding
+from umamba_seg.datasets.pictures import ENDINGS as PICTURES
 
 REQUIRED = ("channel_names", "labels", "numTraining", "file_ending")
 READERS = (
@@ -50,7 +52,7 @@ class Layout:
 
     def relative(self, path: Path) -> str:
         """A path as findings name it."""
-        return str(path.relative_to(self.folder))
+        return str(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else path.name
 
 
 def look(folder: Path) -> Layout:
@@ -60,9 +62,12 @@ def look(folder: Path) -> Layout:
     if not re.fullmatch(r"Dataset\d{3}_.+", folder.name):
         say(_error("folder", f"the folder is named {folder.name}", mend="name it as in Dataset012_Liver"))
     _description(layout)
-    for name in ("imagesTr", "labelsTr"):
-        layout.findings.extend(_folder_faults(folder / name))
-    _files(layout)
+    if paths.is_named(layout.description):
+        layout.findings.extend(paths.take(folder, layout.description["dataset"], layout.images, layout.labels))
+    else:
+        for name in ("imagesTr", "labelsTr"):
+            layout.findings.extend(_folder_faults(folder / name))
+        _files(layout)
     _pairs(layout)
     return layout
 
@@ -135,6 +140,7 @@ def _folder_faults(folder: Path) -> Iterator[Finding]:
 def _files(layout: Layout) -> None:
     if not layout.ending:
         return
+    labels = {path.name.removesuffix(layout.ending) for path in (layout.folder / "labelsTr").glob("*")}
     for name, is_label in (("imagesTr", False), ("labelsTr", True)):
         folder = layout.folder / name
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -148,7 +154,7 @@ def _files(layout: Layout) -> None:
             if fault := _stray(layout, entry):
                 layout.findings.append(fault)
                 continue
-            _take(layout, entry, is_label=is_label)
+            _take(layout, entry, labels, is_label=is_label)
 
 
 def _endings(layout: Layout, entries: list[Path], name: str) -> None:
@@ -241,16 +247,17 @@ def _stray(layout: Layout, entry: Path) -> Finding | None:
     )
 
 
-def _take(layout: Layout, entry: Path, *, is_label: bool) -> None:
+def _take(layout: Layout, entry: Path, labels: Collection[str], *, is_label: bool) -> None:
     stem = entry.name.removesuffix(layout.ending)
     if is_label:
         layout.labels[stem] = entry
         return
     found = re.fullmatch(r"(.+)_(\d{4})", stem)
-    if found is None or re.fullmatch(r".+_\d{4}", found[1]):
+    is_label_name = found is not None and stem in labels and int(found[2]) >= max(1, len(layout.channels))
+    is_odd = found is None or re.fullmatch(r".+_\d{4}", found[1]) or is_label_name
+    if found is None or (is_odd and found[1] not in labels):
         channels = "_0000" if len(layout.channels) <= 1 else "_NNNN, NNNN the channel"
-        case = re.sub(r"(_\d+)+$" if found else r"_\d{1,3}$", "", stem)
-        right = f"{case}_0000{layout.ending}"
+        right = f"{_right_stem(stem, labels)}{layout.ending}"
         layout.findings.append(
             _error(
                 "channel-suffix",
@@ -265,6 +272,14 @@ def _take(layout: Layout, entry: Path, *, is_label: bool) -> None:
         )
         return
     layout.images.setdefault(found[1], {})[int(found[2])] = entry
+
+
+def _right_stem(stem: str, labels: Collection[str]) -> str:
+    """The name that an image should have: a case that has a label, and the channel that the name tells, or 0."""
+    if stem in labels:
+        return f"{stem}_0000"
+    numbered = re.fullmatch(r"(.+?)(?:_\d{4})*_(\d{1,4})", stem)
+    return f"{stem}_0000" if numbered is None else f"{numbered[1]}_{int(numbered[2]):04d}"
 
 
 def _pairs(layout: Layout) -> None:
@@ -288,7 +303,7 @@ def _pairs(layout: Layout) -> None:
             layout.labels[case] = path
     for case in cases:
         have = layout.images[case]
-        for number in wanted:
+        for number in () if _may_hold_colours(layout, have) else wanted:
             if number not in have:
                 say(_missing_channel(layout, case, number))
         for number in sorted(set(have) - set(wanted)):
@@ -329,6 +344,11 @@ def _pairs(layout: Layout) -> None:
                 )
             )
     layout.findings.extend(_collisions(cases))
+
+
+def _may_hold_colours(layout: Layout, have: Collection[int]) -> bool:
+    """Whether the one picture of a case may hold all channels, as RGB does."""
+    return layout.ending.lower() in PICTURES and set(have) == {0} and len(layout.channels) in (3, 4)
 
 
 def _missing_channel(layout: Layout, case: str, number: int) -> Finding:

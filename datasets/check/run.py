@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from umamba_seg.datasets.check import geometry, values, whole_set
+from umamba_seg.datasets.check import geometry, memory, pictures, values, whole_set
 from umamba_seg.datasets.check.facts import CaseFacts, measure_case
 from umamba_seg.datasets.check.layout import Layout, look
 from umamba_seg.datasets.findings import Finding, Report, in_order
@@ -28,6 +28,7 @@ def check(
     skip: Collection[str] = (),
     accept: Collection[str] = (),
     processes: int = 1,
+    free_memory: float | None = None,
     report: OnProgress = ignore,
 ) -> Report:
     """Look for faults in a raw data set.
@@ -39,6 +40,7 @@ def check(
         only: Codes to look for; empty means all. So is `skip`, for codes to leave out.
         accept: `CODE` or `CODE:CASE`: findings to set aside, now and in later calls.
         processes: How many cases are read at once.
+        free_memory: Bytes that preprocessing may take; None looks for no case that takes more.
         report: Told how far it is.
     """
     began = time.monotonic()
@@ -50,6 +52,8 @@ def check(
     findings = [*layout.findings, *_of_cases(facts, layout, labels)]
     if not quick:
         findings += whole_set.faults(facts, layout.channels, _names(labels), _ignore(labels))
+    if free_memory is not None:
+        findings += memory.faults(facts, len(layout.channels), free_memory)
     patients = layout.description.get("patients")
     splits = None if preprocessed is None else preprocessed / "splits_final.json"
     if splits is not None and splits.is_file():
@@ -114,6 +118,7 @@ def _of_cases(facts: list[CaseFacts], layout: Layout, labels: Mapping[str, Any])
     declared, names = _declared(labels), _names(labels)
     for case in facts:
         yield from geometry.faults(case, layout.folder.name)
+        yield from pictures.faults(case, layout.channels, declared)
         yield from values.image_faults(case, layout.channels, declared)
         yield from values.label_faults(case, declared, names)
 

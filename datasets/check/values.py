@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from umamba_seg.datasets.check import pictures
 from umamba_seg.datasets.check.facts import CaseFacts, FileFacts
 from umamba_seg.datasets.findings import Finding, Severity
 
@@ -64,7 +65,7 @@ def label_faults(case: CaseFacts, declared: Sequence[int], names: Mapping[int, s
         message = f"negative values: {_counts(negative)}{'; ' + hints[0] if hints else ''}"
         yield Finding("label-negative", "error", message, **where, found=negative)
     strange = {value: count for value, count in whole.items() if value > 0 and value not in declared}
-    if strange:
+    if strange and not pictures.is_told(label, declared):
         is_mask = set(whole) <= {0, 255}
         hint = "; a mask of 0 and 255" if is_mask else ""
         message = f"{_counts(strange)}; dataset.json declares {_range(declared)}{hint}"
@@ -77,7 +78,7 @@ def label_faults(case: CaseFacts, declared: Sequence[int], names: Mapping[int, s
 
 
 def _is_known(file: FileFacts) -> bool:
-    return not file.fault and bool(file.digest) and file.kind not in ("rgb", "rgba") and not file.kind.startswith("c")
+    return not file.fault and bool(file.digest) and not file.is_coloured and not file.kind.startswith("c")
 
 
 def _way(is_noise: bool) -> str:
