@@ -46,6 +46,13 @@ def test_settings_come_from_option_variable_local_file_user_file_default_in_this
     assert settings({"device": "option"})["device"].value == "option"
 
 
+def test_models_are_the_users_unless_said_otherwise(tmp_path):
+    assert Path(settings()["models"].value).parts[-2:] == ("umamba", "models")
+    Path("umamba.toml").write_text('models = "here"')
+    assert settings()["models"].value == "here"
+    assert settings({"models": tmp_path})["models"].value == str(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["colour = 1", "num_threads = 'many'", "= nonsense"])
 def test_a_settings_file_that_cannot_be_used_is_named(text):
     Path("umamba.toml").write_text(text)

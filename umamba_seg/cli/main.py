@@ -15,6 +15,7 @@ from umamba_seg.cli import (
     import_data,
     import_weights,
     init,
+    models,
     networks,
     nnunet,
     plan,
@@ -77,6 +78,7 @@ for module in (
 ):
     module.register(app)
 app.add_typer(import_data.app, name="import")
+app.add_typer(models.app, name="models")
 app.add_typer(nnunet.app, name="nnunet")
 app.add_typer(bench.app, name="bench")
 
