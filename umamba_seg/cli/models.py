@@ -134,7 +134,7 @@ def install(
     for model in found:
         out.line(model.name)
         for file in model.left_out:
-            out.warn(f"{file} was left out: reading it runs code from it; --trust takes it in")
+            out.warn(f"{model.name}: {file} was left out, since reading it runs code from it; --trust takes it in")
     out.remark(f"next:  umamba predict {found[0].name} -i IMAGES -o OUTPUT")
     return {"models": [asdict(model) for model in found], "dry_run": False}
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -414,7 +414,7 @@ def _record(
     if not (model / "dataset.json").is_file():
         how = ["it lies beside plans.json, and in nnUNet_raw and nnUNet_preprocessed"]
         raise ModelError("the model folder has no dataset.json", where=str(source), how=how, code="incomplete-model")
-    told = _read_checkpoints(model, source, is_trusted, report)
+    told = _read_checkpoints(model, source, is_trusted, lambda at: report(replace(at, step=f"read {offer.name}")))
     noted = _mapping(told.get("umamba_seg"))
     identity = _identity(
         _origin(source, offer.place),
