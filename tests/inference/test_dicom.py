@@ -387,6 +387,21 @@ def test_an_acquisition_for_each_slice_parts_nothing(tmp_path):
     assert only(tmp_path).fault is None
 
 
+def test_a_gap_is_told_though_each_slice_is_an_acquisition(tmp_path):
+    for index in (0, 1, 3, 4):
+        one = slice(index, index + 1)
+        write(tmp_path, numbers()[one], places(AXIAL)[one], AXIAL, prefix=f"{index}", AcquisitionNumber=index)
+
+    assert "1 between 302.5 mm and 307.5 mm" in refused(tmp_path, "missing-slices")
+
+
+def test_a_slice_taken_twice_is_told_though_it_is_an_acquisition_of_its_own(tmp_path):
+    write(tmp_path, numbers(), places(AXIAL), AXIAL, AcquisitionNumber=1)
+    write(tmp_path, numbers()[:1], places(AXIAL)[:1], AXIAL, AcquisitionNumber=2, prefix="again")
+
+    refused(tmp_path, "doubled-slices")
+
+
 def test_orientations_of_one_series_are_volumes_of_their_own(tmp_path):
     write(tmp_path, numbers(), places(AXIAL), AXIAL)
     write(tmp_path, numbers(seed=1), places(CORONAL), CORONAL, prefix="other")
