@@ -316,6 +316,31 @@ def test_a_tilt_is_told_with_its_angle_and_the_way_out(tmp_path):
         read_series(only(tmp_path))
 
 
+def test_a_tilted_volume_that_is_named_for_another_reason_is_not_read_as_upright(tmp_path):
+    positions = places(AXIAL, lean=AXIAL[:, 1] * SPACING[1] / SPACING[2])
+    for echo in ("5", "10"):
+        write(tmp_path, numbers(), positions, AXIAL, EchoTime=echo, prefix=echo)
+    series = series_in(tmp_path)
+
+    assert [one.code for one in series] == ["multi-echo", "multi-echo"]
+    with pytest.raises(DataError, match="tilted") as caught:
+        read_series(series[0])
+    assert caught.value.code == "gantry-tilt"
+    with pytest.raises(DataError, match="tilted"):
+        choose(series, "1.2.3:1")
+    assert read_series(choose(series, "1.2.3:1", resample_tilt=True), resample_tilt=True).GetSize() == (7, 10, 5)
+
+
+def test_no_faulty_volume_is_offered_by_name(tmp_path):
+    keep = [0, 1, 3, 4]
+    write(tmp_path, numbers()[keep], places(AXIAL)[keep], AXIAL, prefix="a", SeriesInstanceUID="1.2.8")
+    write(tmp_path, numbers()[keep], places(AXIAL)[keep], AXIAL, prefix="b", SeriesInstanceUID="1.2.9")
+
+    with pytest.raises(DataError, match="no volume can be chosen") as caught:
+        choose(series_in(tmp_path))
+    assert caught.value.how == ()
+
+
 def test_localisers_and_single_slices_are_left_aside(tmp_path):
     write(tmp_path / "ct", numbers(), places(AXIAL), AXIAL)
     scout = {"SeriesInstanceUID": "1.2.4", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}

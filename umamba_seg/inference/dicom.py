@@ -224,7 +224,8 @@ def choose(series: Sequence[Series], wanted: str | None = None, *, resample_tilt
     if len(series) == 1 and series[0].code not in ONLY_BY_NAME:
         _refuse(series[0], resample_tilt)
     what = f"{len(sound)} volumes could be meant" if sound else "no volume can be chosen without a word"
-    ways = [f"name one: --series {(sound or list(series))[0].uid}"]
+    named = sound or [one for one in series if one.code in ONLY_BY_NAME]
+    ways = [f"name one: --series {named[0].uid}"] if named else []
     if not sound and any(one.code == RESAMPLED for one in series):
         ways.append(WAYS[RESAMPLED])
     code = "several-series" if sound else "no-sound-series"
@@ -264,15 +265,17 @@ def read_series(series: Series, *, resample_tilt: bool = False) -> "SimpleITK.Im
     image.SetSpacing(series.spacing)
     image.SetOrigin(series.source.origin)
     image.SetDirection(series.source.direction)
-    return _upright(image, np.array(series.source.lean)) if series.code == RESAMPLED else image
+    return _upright(image, np.array(series.source.lean)) if any(series.source.lean) else image
 
 
 def _refuse(series: Series, resample_tilt: bool) -> None:
     """Raise what keeps a volume from being read that was asked for by name."""
-    if series.fault is None or series.code in ONLY_BY_NAME or (series.code == RESAMPLED and resample_tilt):
+    is_tilted, is_volume = any(series.source.lean), series.code in {None, RESAMPLED, *ONLY_BY_NAME}
+    if is_volume and (resample_tilt or not is_tilted):
         return
-    ways = [WAYS[series.code]] if series.code in WAYS else []
-    raise DataError(series.fault, where=f"series {series.uid}", how=ways, code=series.code or "error")
+    code = RESAMPLED if is_volume else str(series.code)
+    ways = [WAYS[code]] if code in WAYS else []
+    raise DataError(str(series.fault), where=f"series {series.uid}", how=ways, code=code)
 
 
 def _plain(series: Series) -> str:
@@ -527,7 +530,10 @@ def _described(uid: str, volumes: Sequence[_Volume]) -> list[Series]:
 
 def _series(uid: str, volume: _Volume, rivals: Sequence[_Volume]) -> Series:
     first, stack = volume.slices[0], _stack(volume.slices)
-    code, fault = _fault(volume, stack) or _doubt(volume, rivals) or _tilt(stack) or (None, None)
+    faults = [_fault(volume, stack)]
+    if faults == [None]:
+        faults = [_doubt(volume, rivals), _tilt(stack)]  # both may be: an echo of a tilted volume
+    told = [fault for fault in faults if fault]
     labels = [value if name == "orientation" else f"{name} {value}" for name, value in volume.marks]
     x, y = first.spacing or (1.0, 1.0)
     return Series(
@@ -537,8 +543,8 @@ def _series(uid: str, volume: _Volume, rivals: Sequence[_Volume]) -> Series:
         len(volume.slices),
         (*first.size, len(volume.slices)),
         (x, y, _step(first, stack)),
-        fault,
-        code,
+        "; ".join(sentence for _, sentence in told) or None,
+        told[0][0] if told else None,
         _source(volume.slices, stack),
     )
 
@@ -655,7 +661,7 @@ def _source(slices: Sequence[_Slice], stack: _Stack | None) -> Source:
     codings = tuple(one.coding for one in ordered)
     if stack is None:
         return Source(files, frames, codings, slices[0].first_coding)
-    lean = stack.sideways[-1] / stack.length if stack.length else np.zeros(3)
+    lean = stack.sideways[-1] / stack.length if _tilt(stack) and stack.length else np.zeros(3)
     origin, direction = stack.points[0].tolist(), stack.axes.ravel().tolist()
     return Source(files, frames, codings, slices[0].first_coding, tuple(origin), tuple(direction), tuple(lean.tolist()))
 
