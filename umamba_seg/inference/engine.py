@@ -1,0 +1,308 @@
+"""The engine: one model on one device, from an image on its grid to labels on the image, in bounded memory.
+
+Tiles go through the network in nnU-Net's order; rows that no later tile touches are divided and decided at once, on
+threads of their own, while the network goes on.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umamba_seg.errors import DataError, UsageError
+from umamba_seg.inference.backends import Backend, TorchBackend
+from umamba_seg.inference.decide import Decision, ProbableDecision, Rule, WholeDecision
+from umamba_seg.inference.model_folder import Weights
+from umamba_seg.inference.preparation import Geometry, Prepared, Resampling, prepare
+from umamba_seg.inference.storage import Need, Storage, default_budget
+from umamba_seg.inference.tiles import PreciseSums, Sums, Window, bytes_held, padding
+
+ROWS_AT_ONCE = 8  # rows of the grid that are decided in one go: what waits stays small
+VALUES_OF_A_THREAD = 2**19
+
+OnTile = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How label maps are made. The defaults are nnU-Net's.
+
+    Args:
+        mirror: Average over mirrored tiles.
+        step: Distance of tiles in parts of one.
+        accumulate: `nnunet` sums tiles in half precision as nnU-Net does, `fp32` more exactly and not the same.
+        precision: `auto` is float32 on CPUs and nnU-Net's half precision on CUDA; `fp32` or `bf16`.
+        backend: `torch` or `openvino`.
+        batch: Tiles per call of the network; None chooses.
+        memory: Bytes beside the network's own; None takes half of what is free, at most 4 GB.
+    """
+
+    mirror: bool = True
+    step: float = 0.5
+    accumulate: Literal["nnunet", "fp32"] = "nnunet"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    backend: Literal["torch", "openvino"] = "torch"
+    batch: int | None = None
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step <= 1:
+            what = f"the step must be above 0 and at most 1, got {self.step:g}"
+            raise UsageError(what, where="--step", code="bad-number")
+
+    def changed(self) -> dict[str, object]:
+        """What is not nnU-Net's way, by name."""
+        usual = Options()
+        names = ("mirror", "step", "accumulate", "precision", "backend")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
+
+
+class Engine:
+    """One model, ready for images.
+
+    Args:
+        weights: Of the model.
+        device: `cpu`, `cuda` or `mps`.
+        options: How label maps are made.
+        scratch: Where arrays go that do not fit the budget.
+        tell: Told in a sentence when something is done otherwise than asked for, and why.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        device: str,
+        options: Options | None = None,
+        *,
+        scratch: Path | None = None,
+        tell: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.weights, self.device, self.options = weights, device, options or Options()
+        self.scratch, self.tell = scratch or Path.cwd(), tell
+        self.budget = default_budget() if self.options.memory is None else self.options.memory
+        self.backend: Backend = self._make_backend()
+        self.classes = weights.model.labels.num_segmentation_heads
+        self.resampling = Resampling.of(weights.configuration, "probabilities", (0, 1))
+
+    @property
+    def threads(self) -> int:
+        """How many threads the work beside the network may take."""
+        return torch.get_num_threads()
+
+    def prepare(self, image: np.ndarray, properties: dict[str, Any], previous: np.ndarray | None = None) -> Prepared:
+        """Bring an image from the plan's reader onto the network's grid."""
+        make = None
+        if self.options.memory is not None:
+
+            def make(shape: tuple[int, ...]) -> np.ndarray:
+                return self._storage(shape[1:], image.shape[1:], shape[0]).zeros("image", shape, np.float32)
+
+        return prepare(image, properties, self.weights, previous=previous, threads=self.threads, make=make)
+
+    def labels(
+        self,
+        prepared: Prepared,
+        on_tile: OnTile = lambda done, total: None,
+        *,
+        probabilities: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The label map of an image, (z, y, x) as its reader gave it.
+
+        Args:
+            prepared: The image on the grid.
+            on_tile: Told how many tiles of how many are done.
+            probabilities: Where to put those of all classes or regions, (c, z, y, x) like the label map.
+
+        Raises:
+            DataError: The network gives numbers that are none.
+        """
+        geometry, backward = prepared.geometry, self.weights.model.plans.transpose_backward
+        storage = self._storage(geometry.grid, geometry.full, prepared.image.shape[0])
+        if storage.on_disk:
+            names = ", ".join(storage.on_disk)
+            self.tell(f"{names} of {'×'.join(map(str, geometry.full))} voxels lie on disk to stay within the budget")
+        full = storage.zeros("labels", geometry.full, self.label_type)
+        sink = self._sink(geometry, full, probabilities)
+        is_precise = self.options.accumulate == "fp32"
+        if not self._sweep(prepared, sink.take, storage, on_tile, is_precise=is_precise):
+            sink = sink.anew(self._rule(is_rounded=False))
+            if not is_precise:
+                self.tell("sums beyond half precision: the case is summed in float32, where nnU-Net gives up")
+            if is_precise or not self._sweep(prepared, sink.take, storage, on_tile, is_precise=True):
+                raise DataError("the network gives NaN or infinite numbers", code="not-finite")
+        sink.finish()
+        return full.transpose(backward)
+
+    def _sink(self, geometry: Geometry, full: np.ndarray, probabilities: np.ndarray | None) -> Decision:
+        inside = None
+        if probabilities is not None:
+            forward = self.weights.model.plans.transpose_forward
+            moved = probabilities.transpose(0, *(axis + 1 for axis in forward))
+            moved[:] = 0
+            if not self.weights.model.labels.has_regions:
+                moved[0] = 1
+            inside = moved[(slice(None), *geometry.box)]
+        way = self.resampling
+        settings: dict[str, Any] = {"threads": self.threads}
+        if way.original is not None:
+            labels, spacings = self.weights.model.labels, (geometry.grid_spacing, geometry.spacing)
+            settings |= {"original": way.original, "spacings": spacings, "label_manager": labels}
+            kind: type[Decision] = WholeDecision
+        else:
+            apart = way.separate(geometry.grid_spacing, geometry.spacing)
+            settings |= {"order": way.order, "separate": apart}
+            kind = Decision if inside is None else ProbableDecision
+        if inside is not None:
+            settings["probabilities"] = inside
+        rule = self._rule(is_rounded=self.options.accumulate == "nnunet")
+        return kind(geometry.grid, full[geometry.box], rule, **settings)
+
+    @property
+    def label_type(self) -> type[np.generic]:
+        """What label maps are made of."""
+        return np.uint8 if len(self.weights.model.labels.foreground_labels) < 255 else np.uint16
+
+    def window(self, grid: Sequence[int]) -> Window:
+        """The tiles over a grid, padded to the size of a tile."""
+        tile = self.weights.tile
+        padded = tuple(max(g, t) for g, t in zip(grid, tile, strict=True))
+        return Window(padded, tile, self.options.step, self.weights.is_flat)  # type: ignore[arg-type]
+
+    def _make_backend(self) -> Backend:
+        options = self.options
+        return TorchBackend(self.weights, self.device, mirror=options.mirror, precision=options.precision)
+
+    def _rule(self, *, is_rounded: bool) -> Rule:
+        labels = self.weights.model.labels
+        return Rule(tuple(labels.regions_class_order) if labels.has_regions else None, is_rounded)
+
+    def _storage(self, grid: Sequence[int], full: Sequence[int], channels: int) -> Storage:
+        window = self.window(grid)
+        is_precise = self.options.accumulate == "fp32"
+        voxels, plane = int(np.prod(grid)), window.grid[1] * window.grid[2]
+        need = Need(
+            sums=bytes_held(window, self.classes, self.backend.folds, is_precise=is_precise),
+            slab=self.classes * (ROWS_AT_ONCE + 1) * plane * 4,
+            image=voxels * channels * 4,
+            labels=int(np.prod(full)) * np.dtype(self.label_type).itemsize,
+        )
+        return Storage.within(self.budget, need, self.scratch)
+
+    def _sweep(
+        self,
+        prepared: Prepared,
+        take: Callable[[np.ndarray], None],
+        storage: Storage,
+        on_tile: OnTile,
+        *,
+        is_precise: bool,
+    ) -> bool:
+        """Send all tiles through the network and hand on finished rows; whether all sums were finite."""
+        grid = prepared.geometry.grid
+        window = self.window(grid)
+        before = [low for low, _ in padding(grid, window.tile)]
+        kind = PreciseSums if is_precise else Sums
+        sums = kind(window, self.classes, self.backend.folds, lambda shape, t: storage.zeros("sums", shape, t))
+        crop = _Crop(grid, before, sums)
+        columns, total, done = window.columns(), window.count(), 0
+        with ThreadPoolExecutor(self.threads) as pool, _Waiting(take, storage.waiting) as waiting:
+            for row in window.rows():
+                if row + window.tile[0] > sums.first + sums.height:
+                    crop.hand_on(row - sums.first, waiting.put)
+                for at in range(0, len(columns), self._batch()):
+                    starts = [(row, y, x) for y, x in columns[at : at + self._batch()]]
+                    self._add(prepared.image, starts, before, sums, pool)
+                    storage.give_way()
+                    done += len(starts)
+                    on_tile(done, total)
+                if not sums.is_finite:
+                    return False
+            crop.hand_on(window.grid[0] - sums.first, waiting.put)
+        return True
+
+    def _batch(self) -> int:
+        return self.options.batch or (1 if self.device == "cpu" else 4)
+
+    def _add(
+        self,
+        image: np.ndarray,
+        starts: Sequence[tuple[int, int, int]],
+        before: Sequence[int],
+        sums: Sums,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        tiles = torch.stack([_cut(image, start, before, self.weights.tile) for start in starts])
+        if self.weights.is_flat:
+            tiles = tiles[:, :, 0].clone(memory_format=torch.contiguous_format)  # strides of 1 choose other kernels
+        for fold in range(self.backend.folds):
+            made = self.backend(fold, tiles).float().cpu().contiguous()
+            made = made[:, :, None] if self.weights.is_flat else made
+            for tile, start in zip(made.numpy(), starts, strict=True):
+                parts = [pool.submit(sums.add, fold, tile, start, part) for part in self._parts(tile)]
+                for part in parts:
+                    part.result()
+        for start in starts:
+            sums.count(start)
+
+    def _parts(self, tile: np.ndarray) -> list[slice]:
+        """Classes that each thread adds; one thread where there is little to add."""
+        pieces = max(1, min(self.threads, self.classes, tile.size // VALUES_OF_A_THREAD))
+        return [slice(self.classes * i // pieces, self.classes * (i + 1) // pieces) for i in range(pieces)]
+
+
+class _Crop:
+    """Takes finished rows out of sums, without what padding added, a few at a time."""
+
+    def __init__(self, grid: Sequence[int], before: Sequence[int], sums: Sums) -> None:
+        self.sums = sums
+        self.rows = (before[0], before[0] + grid[0])
+        self.plane = tuple(slice(low, low + size) for low, size in zip(before[1:], grid[1:], strict=True))
+
+    def hand_on(self, rows: int, put: Callable[[np.ndarray], None]) -> None:
+        first = self.sums.first
+        for low in range(0, rows, ROWS_AT_ONCE):
+            begin, end = max(first + low, self.rows[0]), min(first + min(low + ROWS_AT_ONCE, rows), self.rows[1])
+            if begin < end:
+                put(self.sums.finish(slice(begin - first, end - first), *self.plane))
+        self.sums.move_on(rows)
+
+
+class _Waiting:
+    """Takes slabs on a thread of its own, at most so many at once; what goes wrong there is raised here."""
+
+    def __init__(self, take: Callable[[np.ndarray], None], most: int) -> None:
+        self.take, self.most = take, most
+        self.pool = ThreadPoolExecutor(1)
+        self.slabs: list[Future[None]] = []
+
+    def put(self, slab: np.ndarray) -> None:
+        while len(self.slabs) >= self.most:
+            self.slabs.pop(0).result()
+        self.slabs.append(self.pool.submit(self.take, slab))
+
+    def __enter__(self) -> "_Waiting":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None:
+            for slab in self.slabs:
+                slab.result()
+
+
+def _cut(image: np.ndarray, start: Sequence[int], before: Sequence[int], tile: Sequence[int]) -> Tensor:
+    """A tile of the padded image, (c, *tile); zero where it reaches beyond the image."""
+    low = [s - b for s, b in zip(start, before, strict=True)]
+    inside = tuple(slice(max(a, 0), min(a + t, n)) for a, t, n in zip(low, tile, image.shape[1:], strict=True))
+    part = image[(slice(None), *inside)]
+    if part.shape[1:] == tuple(tile):
+        return torch.from_numpy(np.ascontiguousarray(part))
+    whole = np.zeros((image.shape[0], *tile), np.float32)
+    place = tuple(slice(s.start - a, s.stop - a) for s, a in zip(inside, low, strict=True))
+    whole[(slice(None), *place)] = part
+    return torch.from_numpy(whole)

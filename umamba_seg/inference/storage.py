@@ -1,0 +1,77 @@
+"""Where the arrays of a case lie: in memory, or in nameless files where a budget does not allow that.
+
+A file without a name is gone with its process, however that ends. What lies there is the same and slower.
+"""
+
+import mmap
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GB = 2**30
+MOST_BY_DEFAULT = 4 * GB
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes that a case needs, by what they are for."""
+
+    sums: int
+    slab: int
+    image: int
+    labels: int
+
+
+@dataclass(slots=True)
+class Storage:
+    """Decides for one case, within a budget.
+
+    Args:
+        folder: Where nameless files may be.
+        on_disk: Which arrays lie there, in the order in which they had to go.
+        waiting: How many slabs may wait to be decided.
+    """
+
+    folder: Path
+    on_disk: tuple[str, ...] = ()
+    waiting: int = 2
+    _maps: list[np.memmap[Any, Any]] = field(default_factory=list)
+
+    @classmethod
+    def within(cls, budget: int, need: Need, folder: Path) -> "Storage":
+        """What must give way goes in this order: slabs that wait, the image, the labels, the sums."""
+        waiting = 2
+        held = {"image": need.image, "labels": need.labels, "sums": need.sums}
+        if sum(held.values()) + waiting * need.slab > budget:
+            waiting = 1
+        on_disk: list[str] = []
+        for name in held:
+            if sum(held[n] for n in held if n not in on_disk) + waiting * need.slab > budget:
+                on_disk.append(name)
+        return cls(folder, tuple(on_disk), waiting)
+
+    def zeros(self, what: str, shape: Sequence[int], kind: Any) -> np.ndarray:
+        """An array of zeros for `image`, `labels` or `sums`."""
+        if what not in self.on_disk or not prod(shape):
+            return np.zeros(shape, kind)
+        with tempfile.TemporaryFile(dir=self.folder, prefix=".umamba-") as file:
+            array = np.memmap(file, dtype=kind, mode="w+", shape=tuple(shape))
+        self._maps.append(array)
+        return array
+
+    def give_way(self) -> None:
+        """Let the system take back what it holds in memory of arrays that are files."""
+        for array in self._maps:
+            array._mmap.madvise(mmap.MADV_DONTNEED) if hasattr(mmap, "MADV_DONTNEED") else None
+
+
+def default_budget() -> int:
+    """Half of what is free, at most 4 GB."""
+    import psutil
+
+    return int(min(psutil.virtual_memory().available / 2, MOST_BY_DEFAULT))
