@@ -4,7 +4,7 @@ Tiles go through the network in nnU-Net's order; rows that no later tile touches
 threads of their own, while the network goes on.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path

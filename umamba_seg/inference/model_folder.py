@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FINAL = "checkpoint_final.pth"
 Fold = int | str
 
-# Trainers that build what the plans name: nnU-Net's own, its lengths of training, and ours, which all call themselves so.
+# Trainers that build what the plans name: nnU-Net's own, its lengths of training, and ours, which call themselves so.
 _BUILDS_FROM_PLANS = re.compile(r"nnUNetTrainer(_\d+epochs?)?")
 
 
@@ -39,7 +39,9 @@ class ModelFolder:
 
     @classmethod
     def open(cls, folder: Path, folds: Sequence[Fold] = ()) -> "ModelFolder":
-        """Look at a folder without reading weights; without a wish all numbered folds, or `all` where only that is there.
+        """Look at a folder without reading weights.
+
+        Without a wish all numbered folds are used, or `all` where only that is there.
 
         Raises:
             ModelError: It is no results folder, or lacks a fold.

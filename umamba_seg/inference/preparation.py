@@ -143,7 +143,7 @@ def prepare(
     target = list(weights.configuration.spacing)
     if len(target) < 3:
         target = [spacing[0], *target]
-    grid = tuple(int(round(old / new * size)) for old, new, size in zip(spacing, target, image.shape[1:], strict=True))
+    grid = tuple(round(old / new * size) for old, new, size in zip(spacing, target, image.shape[1:], strict=True))
     image = _normalise(image, mask, weights)
     channels = image.shape[0] + (len(weights.model.labels.foreground_labels) if previous is not None else 0)
     out = (make or _zeros)((channels, *grid))
