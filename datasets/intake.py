@@ -72,6 +72,18 @@ def describe(
     return content
 
 
+def class_order(regions: Mapping[str, int | list[int]]) -> list[int]:
+    """The value that each region is written with: one of its own that no later region has."""
+    values = [value if isinstance(value, list) else [value] for value in regions.values()]
+    order: list[int] = []
+    for place, mine in enumerate(values):
+        later = {x for other in values[place + 1 :] for x in other}
+        candidates = [x for x in mine if x not in order]
+        own = [x for x in candidates if x not in later]
+        order.append((own or candidates or [0])[0])
+    return order
+
+
 def build(
     folder: Path, pairs: Pairs, description: Mapping[str, Any], *, links: bool = False, report: OnProgress = ignore
 ) -> None:

@@ -61,6 +61,11 @@ class FileFacts:
     side_car: str = ""
 
     @property
+    def name(self) -> str:
+        """As findings name it: folder and file."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
     def is_coloured(self) -> bool:
         """Whether a voxel has several values."""
         return self.kind in COLOURED

@@ -34,7 +34,7 @@ def faults(case: CaseFacts, name: str) -> Iterator[Finding]:
                     "channel-geometry" if code != "geometry-noise" else code,
                     "warning" if code == "geometry-noise" else "error",
                     f"channel {number} against channel 0: {message}",
-                    cases=(case.case,), files=(_short(image), _short(first)), expected=values[0], found=values[1],
+                    cases=(case.case,), files=(image.name, first.name), expected=values[0], found=values[1],
                 )  # fmt: skip
     if case.label is not None and not case.label.fault:
         for code, message, values in _differences(first, case.label):
@@ -42,16 +42,12 @@ def faults(case: CaseFacts, name: str) -> Iterator[Finding]:
             told = "prints a warning and trains on it" if code in ("origin-mismatch", "direction-mismatch") else ""
             yield Finding(
                 code, severity, f"label against image: {message}", cases=(case.case,),
-                files=(_short(first), _short(case.label)), expected=values[0], found=values[1], nnunet=told,
+                files=(first.name, case.label.name), expected=values[0], found=values[1], nnunet=told,
             )  # fmt: skip
 
 
-def _short(file: FileFacts) -> str:
-    return f"{file.path.parent.name}/{file.path.name}"
-
-
 def _of_file(case: str, file: FileFacts) -> Iterator[Finding]:
-    where: dict[str, Any] = {"cases": (case,), "files": (_short(file),)}
+    where: dict[str, Any] = {"cases": (case,), "files": (file.name,)}
     if file.fault:
         yield Finding(
             "unreadable", "error", file.fault, **where, nnunet="may read zeros in its place", mend="fetch it again"

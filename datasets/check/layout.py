@@ -25,6 +25,7 @@ READERS = (
 )
 IGNORED = {".DS_Store", "Thumbs.db", "desktop.ini"}
 SIDE_CARS = (".json",)
+VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".gipl", ".dcm")
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{name}{i}" for name in ("COM", "LPT") for i in range(1, 10))}
 LONGEST_NAME = 120
 
@@ -104,7 +105,8 @@ def _description(layout: Layout) -> None:
         say(_error("json-unreadable", "dataset.json holds no object { … }", files=("dataset.json",)))
         return
     layout.description = content
-    layout.ending = str(content.get("file_ending", ""))
+    ending = str(content.get("file_ending", ""))
+    layout.ending = f".{ending}" if ending and not ending.startswith(".") else ending  # told by itself; names go on
     from umamba_seg.datasets.check.description import faults
 
     layout.findings.extend(faults(content))
@@ -137,24 +139,35 @@ def _folder_faults(folder: Path) -> Iterator[Finding]:
         )
 
 
+def look_at_tests(layout: Layout, folder: Path) -> Layout:
+    """List a folder of images without labels as the data set that `layout` describes would have them."""
+    tests = Layout(folder.parent, layout.description, layout.ending, layout.channels)
+    tests.findings.extend(_folder_faults(folder))
+    if layout.ending:
+        _list(tests, folder, None, is_label=False)
+    for case in sorted(tests.images):
+        _channels(tests, case)
+    return tests
+
+
 def _files(layout: Layout) -> None:
     if not layout.ending:
         return
     labels = {path.name.removesuffix(layout.ending) for path in (layout.folder / "labelsTr").glob("*")}
     for name, is_label in (("imagesTr", False), ("labelsTr", True)):
-        folder = layout.folder / name
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-        _endings(layout, [entry for entry in entries if not entry.is_dir()], name)
-        for entry in entries:
-            if entry.is_dir() or entry.name in IGNORED or not entry.name.endswith(layout.ending):
-                continue
-            if fault := _link_or_permission(layout, entry):
-                layout.findings.append(fault)
-                continue
-            if fault := _stray(layout, entry):
-                layout.findings.append(fault)
-                continue
-            _take(layout, entry, labels, is_label=is_label)
+        _list(layout, layout.folder / name, labels, is_label=is_label)
+
+
+def _list(layout: Layout, folder: Path, labels: Collection[str] | None, *, is_label: bool) -> None:
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    _endings(layout, [entry for entry in entries if not entry.is_dir()], folder.name)
+    for entry in entries:
+        if entry.is_dir() or entry.name in IGNORED or not entry.name.endswith(layout.ending):
+            continue
+        if fault := _link_or_permission(layout, entry) or _stray(layout, entry):
+            layout.findings.append(fault)
+            continue
+        _take(layout, entry, labels, is_label=is_label)
 
 
 def _endings(layout: Layout, entries: list[Path], name: str) -> None:
@@ -179,7 +192,7 @@ def _endings(layout: Layout, entries: list[Path], name: str) -> None:
         return
     for entry in images:
         ending = _ending_of(entry)
-        looks_like_image = ending.lower() in (".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".tif", ".tiff", ".dcm")
+        looks_like_image = ending.lower() in (*VOLUMES, *PICTURES)
         case = _case_of(entry.name, ending, is_label=name == "labelsTr")
         layout.findings.append(
             _error(
@@ -247,17 +260,16 @@ def _stray(layout: Layout, entry: Path) -> Finding | None:
     )
 
 
-def _take(layout: Layout, entry: Path, labels: Collection[str], *, is_label: bool) -> None:
+def _take(layout: Layout, entry: Path, labels: Collection[str] | None, *, is_label: bool) -> None:
+    """Put a file where its name says; `labels` tells which cases there are, None that nobody knows."""
     stem = entry.name.removesuffix(layout.ending)
     if is_label:
         layout.labels[stem] = entry
         return
     found = re.fullmatch(r"(.+)_(\d{4})", stem)
-    is_label_name = found is not None and stem in labels and int(found[2]) >= max(1, len(layout.channels))
-    is_odd = found is None or re.fullmatch(r".+_\d{4}", found[1]) or is_label_name
-    if found is None or (is_odd and found[1] not in labels):
+    if found is None or (labels is not None and found[1] not in labels and _is_odd(layout, stem, found, labels)):
         channels = "_0000" if len(layout.channels) <= 1 else "_NNNN, NNNN the channel"
-        right = f"{_right_stem(stem, labels)}{layout.ending}"
+        right = f"{_right_stem(stem, labels or ())}{layout.ending}"
         layout.findings.append(
             _error(
                 "channel-suffix",
@@ -274,6 +286,12 @@ def _take(layout: Layout, entry: Path, labels: Collection[str], *, is_label: boo
     layout.images.setdefault(found[1], {})[int(found[2])] = entry
 
 
+def _is_odd(layout: Layout, stem: str, found: re.Match[str], labels: Collection[str]) -> bool:
+    """Whether a number at the end is none of a channel: it stands twice, or belongs to the case's name."""
+    is_beyond = int(found[2]) >= max(1, len(layout.channels))
+    return re.fullmatch(r".+_\d{4}", found[1]) is not None or (stem in labels and is_beyond)
+
+
 def _right_stem(stem: str, labels: Collection[str]) -> str:
     """The name that an image should have: a case that has a label, and the channel that the name tells, or 0."""
     if stem in labels:
@@ -285,7 +303,7 @@ def _right_stem(stem: str, labels: Collection[str]) -> str:
 def _pairs(layout: Layout) -> None:
     """Cases whose files do not fit together, and names that other systems lose."""
     say, cases = layout.findings.append, sorted(layout.images)
-    wanted = range(max(1, len(layout.channels)))
+    unread = {case for x in layout.findings if x.code in ("link-broken", "permission") for case in x.cases}
     suffixed = {re.sub(r"_\d{4}$", "", name): name for name in layout.labels if re.search(r"_\d{4}$", name)}
     for case, label in suffixed.items():
         if case in layout.images and case not in layout.labels:
@@ -302,15 +320,8 @@ def _pairs(layout: Layout) -> None:
             )
             layout.labels[case] = path
     for case in cases:
-        have = layout.images[case]
-        for number in () if _may_hold_colours(layout, have) else wanted:
-            if number not in have:
-                say(_missing_channel(layout, case, number))
-        for number in sorted(set(have) - set(wanted)):
-            path = have.pop(number)
-            message = f"channel {number} is not declared: there are {len(wanted)}"
-            say(_error("channel-extra", message, cases=(case,), files=(layout.relative(path),)))
-        if case not in layout.labels:
+        _channels(layout, case)
+        if case not in layout.labels and case not in unread:
             near = difflib.get_close_matches(case, set(layout.labels) - set(cases), n=1)
             hint = f"; the nearest label is {near[0]}" if near else ""
             say(
@@ -323,6 +334,8 @@ def _pairs(layout: Layout) -> None:
             )
     for case in sorted(set(layout.labels) - set(cases)):
         path = layout.labels.pop(case)
+        if case in unread:
+            continue
         say(
             _warning(
                 "label-orphan",
@@ -333,9 +346,10 @@ def _pairs(layout: Layout) -> None:
             )
         )
     declared = layout.description.get("numTraining")
-    if isinstance(declared, int) and cases and declared != len(cases):
-        message = f"numTraining is {declared}, there are {len(cases)} cases"
-        say(_error("json-count", message, files=("dataset.json",), expected=len(cases), found=declared))
+    count = len(set(cases) | unread)
+    if isinstance(declared, int) and cases and declared != count:
+        message = f"numTraining is {declared}, there are {count} cases"
+        say(_error("json-count", message, files=("dataset.json",), expected=count, found=declared))
     for case in cases:
         if why := _awkward(case):
             say(
@@ -346,6 +360,18 @@ def _pairs(layout: Layout) -> None:
     layout.findings.extend(_collisions(cases))
 
 
+def _channels(layout: Layout, case: str) -> None:
+    """Channels that a case lacks or has too many."""
+    wanted, have = range(max(1, len(layout.channels))), layout.images[case]
+    for number in () if _may_hold_colours(layout, have) else wanted:
+        if number not in have:
+            layout.findings.append(_missing_channel(layout, case, number))
+    for number in sorted(set(have) - set(wanted)):
+        path = have.pop(number)
+        message = f"channel {number} is not declared: there are {len(wanted)}"
+        layout.findings.append(_error("channel-extra", message, cases=(case,), files=(layout.relative(path),)))
+
+
 def _may_hold_colours(layout: Layout, have: Collection[int]) -> bool:
     """Whether the one picture of a case may hold all channels, as RGB does."""
     return layout.ending.lower() in PICTURES and set(have) == {0} and len(layout.channels) in (3, 4)
@@ -353,7 +379,8 @@ def _may_hold_colours(layout: Layout, have: Collection[int]) -> bool:
 
 def _missing_channel(layout: Layout, case: str, number: int) -> Finding:
     name = layout.channels[number] if number < len(layout.channels) else str(number)
-    path = f"imagesTr/{case}_{number:04d}{layout.ending}"
+    folder = next((path.parent.name for path in layout.images[case].values()), "imagesTr")
+    path = f"{folder}/{case}_{number:04d}{layout.ending}"
     return _error("channel-missing", f"channel {number} ({name}) is missing", cases=(case,), files=(path,))
 
 

@@ -17,7 +17,7 @@ def faults(case: CaseFacts, channels: Sequence[str], declared: Sequence[int]) ->
     for image in images.values():
         if image.is_lossy:
             message = "its data are compressed with loss, as JPEG does; fine grey levels are gone"
-            yield Finding("lossy", "warning", message, (case.case,), (f"imagesTr/{image.path.name}",))
+            yield Finding("lossy", "warning", message, (case.case,), (image.name,))
     label = case.label
     if label is not None and not label.fault and is_picture(label.path):
         yield from _label_faults(case.case, label, declared)
@@ -30,7 +30,7 @@ def _image_colours(case: str, images: Mapping[int, FileFacts], channels: Sequenc
         return
     if set(found.values()) == {1} and (len(found) > 1 or len(channels) not in (3, 4)):
         return  # files of missing channels are told by their names
-    files = tuple(f"imagesTr/{image.path.name}" for image in images.values())
+    files = tuple(image.name for image in images.values())
     what = ", ".join(sorted({image.colour for image in images.values()}))
     message = f"it is {what}: {sum(found.values())} channels, where dataset.json declares {len(channels)}"
     yield Finding(
@@ -40,7 +40,7 @@ def _image_colours(case: str, images: Mapping[int, FileFacts], channels: Sequenc
 
 
 def _label_faults(case: str, label: FileFacts, declared: Sequence[int]) -> Iterator[Finding]:
-    files = (f"labelsTr/{label.path.name}",)
+    files = (label.name,)
     if label.is_lossy:
         yield Finding(
             "lossy", "error", "its data are compressed with loss, as JPEG does: values are not those that were drawn",

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from umamba_seg.datasets.check import geometry, memory, pictures, values, whole_set
+from umamba_seg.datasets.check import geometry, held_out, memory, pictures, values, whole_set
 from umamba_seg.datasets.check.facts import CaseFacts, measure_case
 from umamba_seg.datasets.check.layout import Layout, look
 from umamba_seg.datasets.findings import Finding, Report, in_order
@@ -27,6 +27,7 @@ def check(
     only: Collection[str] = (),
     skip: Collection[str] = (),
     accept: Collection[str] = (),
+    test: Path | None = None,
     processes: int = 1,
     free_memory: float | None = None,
     report: OnProgress = ignore,
@@ -39,6 +40,7 @@ def check(
         quick: Names and headers only.
         only: Codes to look for; empty means all. So is `skip`, for codes to leave out.
         accept: `CODE` or `CODE:CASE`: findings to set aside, now and in later calls.
+        test: A folder of test images to look at too.
         processes: How many cases are read at once.
         free_memory: Bytes that preprocessing may take; None looks for no case that takes more.
         report: Told how far it is.
@@ -52,6 +54,9 @@ def check(
     findings = [*layout.findings, *_of_cases(facts, layout, labels)]
     if not quick:
         findings += whole_set.faults(facts, layout.channels, _names(labels), _ignore(labels))
+    if test is not None:
+        tests = held_out.look(test, layout)
+        findings += held_out.faults(tests, list(_measured(tests, quick, processes, report)), facts)
     if free_memory is not None:
         findings += memory.faults(facts, len(layout.channels), free_memory)
     patients = layout.description.get("patients")
@@ -132,12 +137,17 @@ def _summary(facts: list[CaseFacts]) -> dict[str, Any]:
 
 
 def _accepted(preprocessed: Path | None, more: Collection[str]) -> set[str]:
-    file = None if preprocessed is None else preprocessed / ACCEPTED
-    known = set(json.loads(file.read_text())) if file is not None and file.is_file() else set()
-    if file is not None and not set(more) <= known:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(sorted(known | set(more)), indent=1))
+    known = accepted_before(preprocessed)
+    if preprocessed is not None and not set(more) <= known:
+        preprocessed.mkdir(parents=True, exist_ok=True)
+        write_text(preprocessed / ACCEPTED, json.dumps(sorted(known | set(more)), indent=1))
     return known | set(more)
+
+
+def accepted_before(preprocessed: Path | None) -> set[str]:
+    """What the user has set aside: `CODE` or `CODE:CASE`."""
+    file = None if preprocessed is None else preprocessed / ACCEPTED
+    return set(json.loads(file.read_text())) if file is not None and file.is_file() else set()
 
 
 def _is_accepted(finding: Finding, accepted: set[str]) -> bool:

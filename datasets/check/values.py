@@ -16,7 +16,7 @@ def image_faults(case: CaseFacts, channels: Sequence[str], labels: Sequence[int]
     usable = {number: image for number, image in case.images.items() if _is_known(image)}
     for number, image in usable.items():
         name = channels[number] if number < len(channels) else str(number)
-        where: dict[str, Any] = {"cases": (case.case,), "files": (f"imagesTr/{image.path.name}",)}
+        where: dict[str, Any] = {"cases": (case.case,), "files": (image.name,)}
         if image.nonfinite:
             message = f"{image.nonfinite} voxels are NaN or infinite"
             yield Finding(
@@ -44,7 +44,7 @@ def label_faults(case: CaseFacts, declared: Sequence[int], names: Mapping[int, s
     label = case.label
     if label is None or not _is_known(label):
         return
-    where: dict[str, Any] = {"cases": (case.case,), "files": (f"labelsTr/{label.path.name}",)}
+    where: dict[str, Any] = {"cases": (case.case,), "files": (label.name,)}
     if label.nonfinite:
         message = f"{label.nonfinite} voxels are NaN or infinite"
         yield Finding(

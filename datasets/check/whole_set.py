@@ -46,7 +46,7 @@ def _spacing(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
         return
     medians = [statistics.median(image.spacing[axis] for image in images.values()) for axis in range(3)]
     for name, image in images.items():
-        where: dict[str, Any] = {"cases": (name,), "files": (f"imagesTr/{image.path.name}",)}
+        where: dict[str, Any] = {"cases": (name,), "files": (image.name,)}
         ratios = [a / m if m else 1.0 for a, m in zip(image.spacing, medians, strict=True)]
         if image.units in UNITS:
             yield Finding("spacing-outlier", "warning", f"its header counts in {UNITS[image.units]}", **where)

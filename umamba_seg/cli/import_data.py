@@ -91,7 +91,9 @@ def _channels(words: list[str]) -> list[str]:
 
 
 def _labels(words: list[str]) -> tuple[dict[str, int | list[int]], list[int] | None]:
-    """The labels, and with regions the value that each is written with: its largest."""
+    """The labels, and with regions the value that each is written with."""
+    from umamba_seg.datasets import intake
+
     found: dict[str, int | list[int]] = {}
     for word in words:
         name, equals, text = word.partition("=")
@@ -103,14 +105,4 @@ def _labels(words: list[str]) -> tuple[dict[str, int | list[int]], list[int] | N
         found[name] = numbers if len(numbers) > 1 else numbers[0]
     if not any(isinstance(value, list) for value in found.values()):
         return found, None
-    regions = {name: value for name, value in found.items() if name != "ignore"}
-    order: list[int] = []
-    for value in regions.values():
-        candidates = [x for x in (value if isinstance(value, list) else [value]) if x not in order]
-        own = [x for x in candidates if not any(x in _values(v) for v in list(regions.values())[len(order) + 1 :])]
-        order.append((own or candidates or [0])[0])
-    return found, order
-
-
-def _values(value: int | list[int]) -> list[int]:
-    return value if isinstance(value, list) else [value]
+    return found, intake.class_order({name: value for name, value in found.items() if name != "ignore"})

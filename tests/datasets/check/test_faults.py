@@ -189,7 +189,18 @@ def test_a_fault_is_named_with_its_case(raw, fault):
 
 
 @pytest.mark.parametrize(
-    "fault", ["truncated", "shape", "origin", "label missing", "mask of 255", "nan", "huge header"]
+    "fault",
+    [
+        "link broken",
+        "ending without dot",
+        "truncated",
+        "shape",
+        "origin",
+        "label missing",
+        "mask of 255",
+        "nan",
+        "huge header",
+    ],
 )
 def test_one_fault_is_one_finding(raw, fault):
     break_it, expected = FAULTS[fault]
