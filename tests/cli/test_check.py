@@ -1,6 +1,10 @@
 """`umamba check` as programs and people see it."""
 
-from tests.helpers import DATASET, Umamba
+from pathlib import Path
+
+import SimpleITK
+
+from tests.helpers import DATASET, Umamba, mends
 from umamba_seg.datasets.phantoms import write_dataset
 
 
@@ -57,3 +61,55 @@ def test_an_unknown_data_set_is_a_usage_error(umamba):
     with_phantoms(umamba)
 
     assert umamba("check", 999).code == 2
+
+
+def broken(umamba: Umamba) -> Path:
+    """Phantoms: the first has no readable label, the second a label that is moved, the others are sound."""
+    with_phantoms(umamba)
+    raw = umamba.folder / "umamba_workspace/nnUNet_raw" / DATASET
+    first, second, *_ = sorted((raw / "labelsTr").iterdir())
+    first.write_bytes(first.read_bytes()[:200])
+    label = SimpleITK.ReadImage(str(second))
+    label.SetOrigin((100.0, 0.0, 0.0))
+    SimpleITK.WriteImage(label, str(second))
+    return raw
+
+
+def test_findings_become_a_page_with_a_picture_of_each_case_that_can_be_read(umamba):
+    raw = broken(umamba)
+    unreadable, moved = [path.name.removesuffix(".nii.gz") for path in sorted((raw / "labelsTr").iterdir())[:2]]
+
+    answer = umamba("check", 900, "--html", "out/findings.html", "--overlay", "pictures", "--json")
+
+    assert answer.code == 3, answer.err
+    assert [path.name for path in (umamba.folder / "pictures").iterdir()] == [f"{moved}.png"]
+    assert answer.document()["pictures"] == [f"pictures/{moved}.png"]
+    assert f"no picture of {unreadable}" in answer.err
+    page = (umamba.folder / "out/findings.html").read_text()
+    assert "origin-mismatch" in page
+    assert "data:image/png;base64," in page
+    assert str(umamba.folder) not in page
+    assert "there" in mends(umamba("check", 900, "--html", "out/findings.html"), code=2)
+    assert umamba("check", 900, "--html", "out/findings.html", "--overwrite").code == 3
+
+
+def test_test_images_are_looked_at_too(umamba):
+    with_phantoms(umamba)
+    raw = umamba.folder / "umamba_workspace/nnUNet_raw" / DATASET
+    scans = umamba.folder / "scans"
+    scans.mkdir()
+    (first, *_) = sorted((raw / "imagesTr").iterdir())
+    (scans / "new_0000.nii.gz").write_bytes(first.read_bytes())
+
+    answer = umamba("check", 900, "--test", scans, "--json")
+
+    assert answer.code == 0
+    assert [finding["code"] for finding in answer.document()["findings"]] == ["duplicate-image"]
+    assert umamba("check", 900, "--test", "nowhere").code == 3
+
+
+def test_a_data_set_that_lies_elsewhere_may_be_looked_at(umamba):
+    with_phantoms(umamba)
+    elsewhere = (umamba.folder / "umamba_workspace/nnUNet_raw" / DATASET).rename(umamba.folder / DATASET)
+
+    assert umamba("check", elsewhere).code == 0
