@@ -82,7 +82,8 @@ class MadeUp:
 
     def plans(self) -> dict[str, Any]:
         """As nnU-Net's planner writes them, as far as prediction reads them."""
-        options = dict(self.resampling_options)
+        is_usual = self.resampling == "resample_data_or_seg_to_shape"
+        of_order = {n: ({"order": n} if is_usual else {}) | dict(self.resampling_options) for n in (1, 3)}
         configuration = {
             "data_identifier": "madeUp", "preprocessor_name": "DefaultPreprocessor", "batch_size": 2,
             "patch_size": list(self.tile), "spacing": list(self.spacing),
@@ -90,10 +91,10 @@ class MadeUp:
             "normalization_schemes": [scheme for _, scheme, _ in self.channels],
             "use_mask_for_norm": [is_masked for _, _, is_masked in self.channels],
             "resampling_fn_data": self.resampling,
-            "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, **options},
-            "resampling_fn_seg": self.resampling, "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, **options},
+            "resampling_fn_data_kwargs": {"is_seg": False, **of_order[3]},
+            "resampling_fn_seg": self.resampling, "resampling_fn_seg_kwargs": {"is_seg": True, **of_order[1]},
             "resampling_fn_probabilities": self.resampling,
-            "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, **options},
+            "resampling_fn_probabilities_kwargs": {"is_seg": False, **of_order[1]},
             "architecture": self._architecture(),
         }  # fmt: skip
         if self.previous:
@@ -158,6 +159,7 @@ def _network(architecture: dict[str, Any], inputs: int, heads: int, *, seed: int
 def _fit(network: Any, head: nn.Module, tile: Sequence[int], inputs: int, heads: int) -> None:
     """Set the last layer so that it tells blobs by their intensity, class by class evenly between -2 and 2."""
     labels, image = blobs(tile, heads, seed=1)
+    image = (image - image.mean()) / image.std()  # as the z-score that it will see
     seen: list[Tensor] = []
     hook = head.register_forward_hook(lambda _module, taken, _made: seen.append(taken[0]))
     with torch.no_grad():

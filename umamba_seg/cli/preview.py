@@ -34,11 +34,9 @@ def preview(
     overwrite: OverwriteOption = False,
 ) -> Payload:
     """Draw label maps over their images, one PNG per case, in true proportion and with the ends of its axes."""
-    import SimpleITK
-
     from umamba_seg.inference.label_maps import image_of, label_maps
-    from umamba_seg.inference.preview import axis_ends, overlay
-    from umamba_seg.inference.statistics import class_names, read_image
+    from umamba_seg.inference.preview import picture as draw
+    from umamba_seg.inference.statistics import class_names
 
     files = [file for path in segmentations for file in label_maps(path)][:most]
     names = class_names(dataset_json) if dataset_json else None
@@ -48,19 +46,14 @@ def preview(
         picture = output / f"{file.name.split('.')[0]}.png"
         if picture.exists() and not overwrite:
             raise UsageError("a picture of this name is there", where=str(picture), how=["--overwrite"], code="exists")
-        image = read_image(image_of(file, images))
-        wanted = None if reference is None else SimpleITK.GetArrayFromImage(read_image(reference / file.name))
-        overlay(
-            SimpleITK.GetArrayFromImage(image),
-            SimpleITK.GetArrayFromImage(read_image(file)),
-            image.GetSpacing()[::-1],
+        draw(
+            file,
+            image_of(file, images),
             picture,
-            reference=wanted,
-            label_names=names,
-            title=file.name.split(".")[0],
+            reference=None if reference is None else reference / file.name,
+            names=names,
             window=_window(window),
             slices=slices,
-            ends=axis_ends(image.GetDirection()),
         )
         pictures.append(picture)
         out.line(str(picture))

@@ -2,15 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from umamba_seg.cli.command import Payload, command
 from umamba_seg.cli.output import Output
-
-if TYPE_CHECKING:
-    from umamba_seg.inference.statistics import Statistics
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +29,7 @@ def statistics(
     from rich.table import Table
 
     from umamba_seg.inference.label_maps import image_of, label_maps
-    from umamba_seg.inference.statistics import class_names
+    from umamba_seg.inference.statistics import class_names, write_table
     from umamba_seg.inference.statistics import statistics as measure
 
     files = [file for path in segmentations for file in label_maps(path)]
@@ -50,24 +47,5 @@ def statistics(
         )
     out.show(table)
     if csv is not None:
-        _write(rows, csv)
+        write_table(rows, csv)
     return {"statistics": [asdict(row) for row in rows]}
-
-
-def _write(rows: "list[Statistics]", file: Path) -> None:
-    import csv
-    import io
-
-    from umamba_seg.files import write_text
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["case", "label", "name", "voxels", "ml", "x", "y", "z", "components", "largest_share", "mean", "sd"]
-    )
-    for row in rows:
-        grey = row.intensity or ("", "")
-        writer.writerow(
-            [row.case, row.label, row.name, row.voxels, row.ml, *row.centroid, row.components, row.largest_share, *grey]
-        )
-    write_text(file, text.getvalue())

@@ -194,7 +194,7 @@ def _score(name: str, raw: Path, folder: Path, recipe: Recipe, device: str, seed
     """Train one network on all cases and compare its label maps of the test cases with the truth."""
     import torch
 
-    from umamba_seg.nnunet.predict import predict
+    from umamba_seg.inference.predict import predict
     from umamba_seg.nnunet.train import train
 
     began = time.monotonic()

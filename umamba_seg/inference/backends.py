@@ -16,6 +16,7 @@ class Backend(Protocol):
 
     name: str
     folds: int
+    flips: list[tuple[int, ...]]
 
     def __call__(self, fold: int, tiles: Tensor) -> Tensor:
         """The logits, averaged over mirrored tiles where that was asked for."""

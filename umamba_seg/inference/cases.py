@@ -1,6 +1,7 @@
 """The images to segment: which files make a case, and what keeps a case from being segmented."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ import numpy as np
 
 from umamba_seg.datasets import nifti
 from umamba_seg.errors import DataError, UsageError
+from umamba_seg.workspace import read_json
+
+PICTURES = (".png", ".bmp", ".tif")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,60 @@ class Case:
     target: Path
 
 
-def find_cases(inputs: Path, output: Path, ending: str, channels: Sequence[str]) -> list[Case]:
-    """The cases of a folder, or the one of a file. Models of one channel take names without `_0000` too."""
+def all_cases(inputs: Sequence[Path], output: Path, endings: Sequence[str], channels: Sequence[str]) -> list[Case]:
+    """The cases of several files, folders and JSON files.
+
+    Args:
+        inputs: Images, folders of them, or JSON files with the files of each case by its name.
+        output: Folder for the label maps, or the name of the only one.
+        endings: What can be read, the model's own first.
+        channels: Names of the images of a case.
+    """
+    found = [
+        case
+        for path in inputs
+        for case in (
+            _listed_cases(path, output, endings[0], channels)
+            if path.suffix == ".json"
+            else find_cases(path, output, _ending_in(path, endings), channels, endings[0])
+        )
+    ]
+    if twice := sorted(name for name, count in Counter(case.name for case in found).items() if count > 1):
+        what = f"{len(twice)} names occur twice, the first is {twice[0]}"
+        raise UsageError(what, where="-i", how=["segment the folders one by one"], code="same-name")
+    return found
+
+
+def _ending_in(path: Path, endings: Sequence[str]) -> str:
+    """The first ending that occurs."""
+    names = [file.name for file in path.iterdir()] if path.is_dir() else [path.name]
+    return next((ending for ending in endings if any(name.endswith(ending) for name in names)), endings[0])
+
+
+def _listed_cases(path: Path, output: Path, ending: str, channels: Sequence[str]) -> list[Case]:
+    listed = read_json(path)
+    cases = []
+    for name, files in listed.items():
+        if not isinstance(files, list) or len(files) != len(channels):
+            what = f"{name} must be a list of {len(channels)} files ({', '.join(channels)})"
+            raise UsageError(what, where=str(path), code="bad-list")
+        cases.append(Case(name, tuple(path.parent / file for file in files), output / f"{name}{ending}"))
+    return cases
+
+
+def find_cases(
+    inputs: Path, output: Path, ending: str, channels: Sequence[str], written: str | None = None
+) -> list[Case]:
+    """The cases of a folder, or the one of a file. Models of one channel take names without `_0000` too.
+
+    Args:
+        inputs: The folder or file.
+        output: Folder for the label maps, or the name of the only one.
+        ending: Of images.
+        channels: Names of the images of a case.
+        written: Ending of label maps; that of images unless given.
+    """
+    written = written or ending
     if not inputs.exists():
         raise DataError("there is no such image or folder", where=str(inputs), code="no-input")
     files = sorted(path for path in inputs.iterdir() if path.name.endswith(ending)) if inputs.is_dir() else [inputs]
@@ -37,7 +93,7 @@ def find_cases(inputs: Path, output: Path, ending: str, channels: Sequence[str])
         what = f"the model reads {ending} images; found {', '.join(found) or 'nothing'}"
         raise DataError(what, where=str(inputs), how=[f"convert the images to {ending}"], code="no-images")
     names: dict[str, tuple[Path, ...]]
-    if len(channels) == 1:
+    if len(channels) == 1 or _are_colours(files, ending, channels):
         names = {path.name.removesuffix(ending).removesuffix("_0000"): (path,) for path in files}
     else:
         stems = sorted({path.name.removesuffix(ending)[:-5] for path in files})
@@ -45,11 +101,17 @@ def find_cases(inputs: Path, output: Path, ending: str, channels: Sequence[str])
             stem: tuple(files[0].parent / f"{stem}_{index:04d}{ending}" for index in range(len(channels)))
             for stem in stems
         }
-    if inputs.is_file() and output.name.endswith(ending):
+    if inputs.is_file() and output.name.endswith(written):
         return [Case(name, files, output) for name, files in names.items()]
     if output.is_file():
         raise UsageError("the output must be a folder", where=str(output), code="output-is-a-file")
-    return [Case(name, files, output / f"{name}{ending}") for name, files in names.items()]
+    return [Case(name, files, output / f"{name}{written}") for name, files in names.items()]
+
+
+def _are_colours(files: Sequence[Path], ending: str, channels: Sequence[str]) -> bool:
+    """Whether each file holds all channels, as pictures of three or four colours do."""
+    is_picture = ending in PICTURES and len(channels) in (3, 4)
+    return is_picture and not any(path.name.endswith(f"_0001{ending}") for path in files)
 
 
 def part_of(cases: list[Case], part: str | None) -> list[Case]:
@@ -67,7 +129,10 @@ def why_not(case: Case, channels: Sequence[str], dims: int) -> str | None:
 
     NIfTI is read strictly, to the last byte: nnU-Net's reader fills what is cut off with zeros, and NaN too.
     """
-    missing = [channel for channel, path in zip(channels, case.files, strict=True) if not path.is_file()]
+    expected = channels[:1] if _are_colours(case.files, case.files[0].suffix, channels) else channels
+    if len(case.files) != len(expected):
+        return f"the model needs {len(expected)} images ({', '.join(expected)}); got {len(case.files)}"
+    missing = [channel for channel, path in zip(expected, case.files, strict=True) if not path.is_file()]
     if missing:
         return f"the model needs {', '.join(channels)}; this case lacks {', '.join(missing)}"
     shapes = {}

@@ -6,7 +6,7 @@ threads of their own, while the network goes on.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +93,11 @@ class Engine:
     def threads(self) -> int:
         """How many threads the work beside the network may take."""
         return torch.get_num_threads()
+
+    def halve(self) -> None:
+        """Make do with less: half the memory, one tile at a time."""
+        self.budget //= 2
+        self.options = replace(self.options, batch=1)
 
     def prepare(self, image: np.ndarray, properties: dict[str, Any], previous: np.ndarray | None = None) -> Prepared:
         """Bring an image from the plan's reader onto the network's grid."""
@@ -181,17 +186,24 @@ class Engine:
         labels = self.weights.model.labels
         return Rule(tuple(labels.regions_class_order) if labels.has_regions else None, is_rounded)
 
+    def bytes_for(self, grid: Sequence[int], full: Sequence[int], channels: int) -> int:
+        """What an image of this size takes at the most, within the budget."""
+        need = self._need(grid, full, channels)
+        return min(need.sums + need.image + need.labels + 2 * need.slab, self.budget)
+
     def _storage(self, grid: Sequence[int], full: Sequence[int], channels: int) -> Storage:
+        return Storage.within(self.budget, self._need(grid, full, channels), self.scratch)
+
+    def _need(self, grid: Sequence[int], full: Sequence[int], channels: int) -> Need:
         window = self.window(grid)
         is_precise = self.options.accumulate == "fp32"
         voxels, plane = int(np.prod(grid)), window.grid[1] * window.grid[2]
-        need = Need(
+        return Need(
             sums=bytes_held(window, self.classes, self.backend.folds, is_precise=is_precise),
             slab=self.classes * (ROWS_AT_ONCE + 1) * plane * 4,
             image=voxels * channels * 4,
             labels=int(np.prod(full)) * np.dtype(self.label_type).itemsize,
         )
-        return Storage.within(self.budget, need, self.scratch)
 
     def _sweep(
         self,

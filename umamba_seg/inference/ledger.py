@@ -24,6 +24,7 @@ class Entry:
         reason: Why it failed.
         images: Hash of its files.
         method: Hash of the model and of the options that change label maps.
+        remarks: What is unusual about it.
     """
 
     case: str
@@ -34,18 +35,26 @@ class Entry:
     images: str = ""
     method: str = ""
     time: str = ""
+    remarks: str = ""
 
 
 class Ledger:
-    """The table in a folder of label maps, written anew after every case: a kill loses the case in hand only."""
+    """The table in a folder of label maps, written anew after every case: a kill loses the case in hand only.
 
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / FILE
+    Args:
+        folder: Where label maps and table are.
+        part: `2/5` where several machines share the folder: each writes a table of its own, all are read.
+    """
+
+    def __init__(self, folder: Path, part: str | None = None) -> None:
+        self.file = folder / (FILE if part is None else FILE.replace(".", f".{part.replace('/', '-of-')}.", 1))
+        others = [file for file in folder.glob(FILE.replace(".", "*.")) if file != self.file]
+        self.others = {entry.case: entry for file in sorted(others) for entry in _read(file)}
         self.entries = {entry.case: entry for entry in _read(self.file)}
 
     def is_done(self, case: str, target: Path, images: str, method: str) -> bool:
         """Whether the label map that is there is what would be made."""
-        entry = self.entries.get(case)
+        entry = self.entries.get(case) or self.others.get(case)
         return (
             entry is not None
             and entry.state == "done"

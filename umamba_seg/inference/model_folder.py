@@ -66,6 +66,13 @@ class ModelFolder:
         return str(self.dataset_json["file_ending"])
 
     @property
+    def endings(self) -> list[str]:
+        """Of image files that the plan's reader takes, the data set's own first."""
+        itk = [".nii.gz", ".nii", ".nrrd", ".mha", ".gipl"]
+        own, reader = self.ending, self.plans.plans["image_reader_writer"]
+        return [own, *(e for e in itk if e != own)] if reader.startswith("SimpleITK") else [own]
+
+    @property
     def checkpoints(self) -> list[Path]:
         """The weights of each fold that is used."""
         return [self.folder / f"fold_{fold}" / FINAL for fold in self.folds]
@@ -144,6 +151,13 @@ class Weights:
         return (1, *patch) if len(patch) == 2 else patch  # type: ignore[return-value]
 
     @property
+    def input_channels(self) -> int:
+        """Of the network: images, and the classes of the stage before."""
+        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+        return int(determine_num_input_channels(self.model.plans, self.configuration, self.model.dataset_json))
+
+    @property
     def is_flat(self) -> bool:
         """Whether the network is two-dimensional."""
         return len(self.configuration.patch_size) == 2
@@ -175,10 +189,7 @@ class Weights:
         return networks
 
     def _build(self) -> "nn.Module":
-        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-
-        model, configuration = self.model, self.configuration
-        inputs = determine_num_input_channels(model.plans, configuration, model.dataset_json)
+        model, configuration, inputs = self.model, self.configuration, self.input_channels
         outputs = model.labels.num_segmentation_heads
         if _BUILDS_FROM_PLANS.fullmatch(self.trainer):
             from nnunetv2.utilities.get_network_from_plans import get_network_from_plans

@@ -96,6 +96,36 @@ def overlay(
     return path
 
 
+def picture(
+    label_map: Path,
+    image: Path,
+    path: Path,
+    *,
+    reference: Path | None = None,
+    names: Mapping[int, str] | None = None,
+    window: tuple[float, float] | None = None,
+    slices: int = 3,
+) -> Path:
+    """The overlay of a label map on disk over its image; see `overlay`."""
+    import SimpleITK
+
+    from umamba_seg.inference.statistics import read_image
+
+    grey = read_image(image)
+    return overlay(
+        SimpleITK.GetArrayFromImage(grey),
+        SimpleITK.GetArrayFromImage(read_image(label_map)),
+        grey.GetSpacing()[::-1],
+        path,
+        reference=None if reference is None else SimpleITK.GetArrayFromImage(read_image(reference)),
+        label_names=names,
+        title=label_map.name.split(".")[0],
+        window=window,
+        slices=slices,
+        ends=axis_ends(grey.GetDirection()),
+    )
+
+
 def pick_slices(labels: NDArray[np.integer], count: int) -> list[int]:
     """The slices that show most of all classes, spread out along z.
 

@@ -1,7 +1,9 @@
 """What label maps hold: volume, place, pieces and, with the image, intensity of each class."""
 
+import csv
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from umamba_seg.errors import DataError
+from umamba_seg.files import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,29 @@ def statistics(
     return found
 
 
+def write_table(rows: Sequence[Statistics], file: Path) -> None:
+    """A CSV file with a line for each."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["case", "label", "name", "voxels", "ml", "x", "y", "z", "components", "largest_share", "mean", "sd"]
+    )
+    for row in rows:
+        grey = row.intensity or ("", "")
+        writer.writerow(
+            [row.case, row.label, row.name, row.voxels, row.ml, *row.centroid, row.components, row.largest_share, *grey]
+        )
+    write_text(file, text.getvalue())
+
+
 def class_names(dataset_json: Path) -> dict[int, str]:
     """Names of classes by value; regions have none."""
-    labels = json.loads(dataset_json.read_text()).get("labels", {})
+    return class_names_of(json.loads(dataset_json.read_text()))
+
+
+def class_names_of(dataset_json: Mapping[str, Any]) -> dict[int, str]:
+    """The same of what the file holds."""
+    labels = dataset_json.get("labels", {})
     return {value: name for name, value in labels.items() if isinstance(value, int)}
 
 
