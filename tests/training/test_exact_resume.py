@@ -40,8 +40,12 @@ if __name__ == "__main__":
     same = [torch.equal(x, actual["network_weights"][name]) for name, x in expected["network_weights"].items()]
     momentum = [torch.equal(x["momentum_buffer"], actual["optimizer_state"]["state"][i]["momentum_buffer"])
                 for i, x in expected["optimizer_state"]["state"].items() if x.get("momentum_buffer") is not None]
+    of_loss, again = (found["umamba_seg"].get("loss_state", {}) for found in (expected, actual))
+    same_loss = of_loss.keys() == again.keys() and all(torch.equal(x, again[name]) for name, x in of_loss.items())
     print(json.dumps({
-        "same": all(same) and all(momentum), "count": len(same), "told": told, "state": read(resumed.folder).now(),
+        "same": all(same) and all(momentum) and same_loss, "count": len(same), "momentum": len(momentum),
+        "loss": [value for x in of_loss.values() for value in x.tolist()],
+        "told": told, "state": read(resumed.folder).now(),
         "metrics": [[json.loads(line)[key] for key in ("train_loss", "val_loss", "pseudo_dice")] for line in metrics],
         "again": [[json.loads(line)[key] for key in ("train_loss", "val_loss", "pseudo_dice")]
                   for line in (resumed.folder / "progress.jsonl").read_text().splitlines()],
@@ -63,6 +67,16 @@ def test_stops_in_the_midst_of_epochs_change_nothing(phantoms):
     assert found["count"] > 10
     assert found["metrics"] == found["again"]
     assert found["state"] == "done"
+
+
+def test_nor_do_they_to_sharpness_aware_steps_and_a_loss_that_learns(phantoms):
+    found = outcome(phantoms, [1, 6], trainer="nnUNetTrainerUUMamba")
+
+    assert found["same"]
+    assert found["metrics"] == found["again"]
+    assert len(found["loss"]) == 3
+    assert all(found["loss"]), "every weight of the loss was trained, beginning at 0"
+    assert found["momentum"] > found["count"] // 2
 
 
 @pytest.mark.slow
