@@ -5,12 +5,14 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from umamba_seg.datasets import volumes
+from umamba_seg.datasets.nifti import UnreadableError
 from umamba_seg.errors import DataError, UsageError
-from umamba_seg.files import write_text
+from umamba_seg.files import told_when_full, write_text
 from umamba_seg.progress import OnProgress, Progress, ignore
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
@@ -24,11 +26,15 @@ class Pairs:
         ending: Of all files.
         images: By case, the file of each channel, in order.
         labels: By case.
+        split: How many channels a file holds along its fourth axis, where that is to be split; 0 where not.
+        tests: Images without labels, by case.
     """
 
     ending: str
     images: Mapping[str, Sequence[Path]]
     labels: Mapping[str, Path]
+    split: int = 0
+    tests: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
 
 def pair(images: Path, labels: Path, *, channels: int = 1, pattern: str | None = None) -> Pairs:
@@ -72,6 +78,14 @@ def describe(
     return content
 
 
+def by_name(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels as name and value, where older formats have value and name."""
+    are_numbers = all(re.fullmatch(r"-?\d+", str(name)) for name in labels)
+    if labels and are_numbers and all(isinstance(x, str) for x in labels.values()):
+        return {str(name): int(value) for value, name in labels.items()}
+    return dict(labels)
+
+
 def class_order(regions: Mapping[str, int | list[int]]) -> list[int]:
     """The value that each region is written with: one of its own that no later region has."""
     values = [value if isinstance(value, list) else [value] for value in regions.values()]
@@ -103,17 +117,46 @@ def build(
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        for name in ("imagesTr", "labelsTr"):
-            (part / name).mkdir(parents=True)
-        for done, (case, images) in enumerate(pairs.images.items(), 1):
-            for channel, path in enumerate(images):
-                _put(path, part / f"imagesTr/{case}_{channel:04d}{pairs.ending}", links)
-            _put(pairs.labels[case], part / f"labelsTr/{case}{pairs.ending}", links)
-            report(Progress("import", done, len(pairs.images), "cases"))
-        write_text(part / "dataset.json", json.dumps(description, indent=1))
-        part.rename(folder)
+        with told_when_full(folder):
+            _fill(part, pairs, links, report)
+            write_text(part / "dataset.json", json.dumps(description, indent=1))
+            part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _fill(part: Path, pairs: Pairs, links: bool, report: OnProgress) -> None:
+    for name in ("imagesTr", "labelsTr", *(["imagesTs"] if pairs.tests else [])):
+        (part / name).mkdir(parents=True)
+    groups = [("imagesTr", case, files) for case, files in pairs.images.items()]
+    groups += [("imagesTs", case, files) for case, files in pairs.tests.items()]
+    for done, (name, case, files) in enumerate(groups, 1):
+        targets = [part / f"{name}/{case}_{number:04d}{pairs.ending}" for number in range(pairs.split or len(files))]
+        if pairs.split:
+            _put_split(files[0], targets, links)
+        else:
+            for source, target in zip(files, targets, strict=True):
+                _put(source, target, links)
+        if name == "imagesTr":
+            _put(pairs.labels[case], part / f"labelsTr/{case}{pairs.ending}", links)
+        report(Progress("import", done, len(groups), "cases"))
+
+
+def _put_split(source: Path, targets: Sequence[Path], links: bool) -> None:
+    """One file for each step along the fourth axis; a file that has none is taken as it is."""
+    try:
+        volume = volumes.read(source)
+    except UnreadableError as fault:
+        raise DataError(str(fault), where=str(source), how=["fetch it again"], code="unreadable") from None
+    if volume.array.ndim < 4 and len(targets) == 1:
+        _put(source, targets[0], links)
+        return
+    if volume.array.ndim != 4 or volume.array.shape[3] != len(targets):
+        shape = "×".join(map(str, volume.array.shape))
+        what = f"it has {shape} voxels; a fourth axis of {len(targets)}, one for each channel, was expected"
+        raise DataError(what, where=str(source), how=["--channel names each channel"], code="channels")
+    for number, target in enumerate(targets):
+        volumes.write(target, volumes.Volume(volume.array[..., number], volume.affine))
 
 
 def _put(source: Path, target: Path, links: bool) -> None:

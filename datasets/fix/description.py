@@ -10,7 +10,7 @@ from umamba_seg.datasets.fix import voxels
 from umamba_seg.datasets.fix.draft import DESCRIPTION, Draft
 from umamba_seg.datasets.fix.names import is_known
 from umamba_seg.datasets.fix.remedy import Step
-from umamba_seg.datasets.intake import class_order
+from umamba_seg.datasets.intake import by_name, class_order
 
 FILE = (DESCRIPTION,)
 OLD_KEYS = ("modality", "training", "test", "numTest", "tensorImageSize")
@@ -43,12 +43,12 @@ def convert_old(draft: Draft, finding: Finding, _: Any) -> Step | None:
     """The format of nnU-Net 1 becomes that of version 2; what can be counted is filled in."""
     old = draft.description
     ending = old.get("file_ending") or _ending(draft)
-    labels = _turned(old.get("labels"))
+    labels = old.get("labels")
     channels = old.get("channel_names", old.get("modality"))
-    if ending is None or labels is None or not isinstance(channels, Mapping):
+    if ending is None or not isinstance(labels, Mapping) or not isinstance(channels, Mapping):
         return None
     made = {key: value for key, value in old.items() if key not in OLD_KEYS or "modality" not in old}
-    made |= {"channel_names": dict(channels), "labels": labels, "file_ending": ending}
+    made |= {"channel_names": dict(channels), "labels": by_name(labels), "file_ending": ending}
     made["numTraining"] = _count(draft, ending)
     if made == old:
         return None
@@ -72,15 +72,6 @@ def _listed(draft: Draft, folder: str) -> list[Any]:
 def _count(draft: Draft, ending: str) -> int:
     images = (x.name.removesuffix(ending) for x in _listed(draft, "imagesTr") if x.name.endswith(ending))
     return len({re.sub(r"_\d{4}$", "", stem) for stem in images})
-
-
-def _turned(labels: Any) -> dict[str, Any] | None:
-    """Names to values, whichever way they stand."""
-    if not isinstance(labels, Mapping):
-        return None
-    if all(re.fullmatch(r"-?\d+", str(name)) for name in labels) and all(isinstance(x, str) for x in labels.values()):
-        return {str(name): int(value) for value, name in labels.items()}
-    return dict(labels)
 
 
 def count_cases(draft: Draft, finding: Finding, _: Any) -> Step | None:
@@ -137,8 +128,10 @@ def drop_reader(draft: Draft, finding: Finding, _: Any) -> Step | None:
 def turn_labels(draft: Draft, finding: Finding, _: Any) -> Step | None:
     """Names and values change places."""
     labels = draft.description.get("labels")
-    made = _turned(labels)
-    if not isinstance(labels, dict) or made is None or made == labels or len(made) != len(labels):
+    if not isinstance(labels, dict):
+        return None
+    made = by_name(labels)
+    if made == labels or len(made) != len(labels):
         return None
     return Step("names and values of labels change places", FILE, lambda: draft.describe(labels=made))
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from umamba_seg.datasets import nifti, pictures
+from umamba_seg.datasets import nifti, pictures, volumes
 from umamba_seg.datasets.findings import Finding
-from umamba_seg.datasets.fix import grids, volumes
+from umamba_seg.datasets.fix import grids
 from umamba_seg.datasets.fix.draft import Draft
 from umamba_seg.datasets.fix.remedy import Step
-from umamba_seg.datasets.fix.volumes import Volume
+from umamba_seg.datasets.volumes import Volume
 from umamba_seg.files import write_text
 
 

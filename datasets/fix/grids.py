@@ -3,7 +3,7 @@
 import numpy as np
 
 from umamba_seg.datasets.check.facts import displacement
-from umamba_seg.datasets.fix.volumes import Volume
+from umamba_seg.datasets.volumes import Volume
 
 ROUNDING = 0.05  # voxels, as `umamba check` counts
 SAME_PLACE = 1.5  # voxels of the coarser grid that the faces of two boxes may be apart

@@ -7,10 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from umamba_seg.datasets import pictures
+from umamba_seg.datasets import pictures, volumes
 from umamba_seg.datasets.check.layout import IGNORED, LONGEST_NAME, RESERVED
 from umamba_seg.datasets.findings import Finding
-from umamba_seg.datasets.fix import volumes
 from umamba_seg.datasets.fix.draft import Draft
 from umamba_seg.datasets.fix.remedy import Step
 from umamba_seg.files import replacing

@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from umamba_seg.datasets import pictures
+from umamba_seg.datasets import pictures, volumes
 from umamba_seg.datasets.check.pictures import SCALED
 from umamba_seg.datasets.check.values import ROUNDING
 from umamba_seg.datasets.findings import Finding
-from umamba_seg.datasets.fix import volumes
 from umamba_seg.datasets.fix.draft import Draft
 from umamba_seg.datasets.fix.remedy import Step
-from umamba_seg.datasets.fix.volumes import Volume
+from umamba_seg.datasets.volumes import Volume
 
 WATER_AT_1024 = -1024.0  # what scanners add so that air is not negative
 INT8 = 256

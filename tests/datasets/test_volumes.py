@@ -3,7 +3,7 @@ import pytest
 import SimpleITK
 
 from tests.datasets.liver import affine
-from umamba_seg.datasets.fix.volumes import Volume, as_labels, read, write
+from umamba_seg.datasets.volumes import Volume, as_labels, read, write
 
 TURNED = affine() @ np.array([[0, -1, 0, 3], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 
