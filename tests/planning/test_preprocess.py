@@ -3,8 +3,12 @@
 import json
 import os
 import pickle
+import re
 import shutil
+import signal
+import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -247,19 +251,44 @@ def test_a_case_that_cannot_be_read_is_named_and_the_others_are_made(place):
     assert len(list(place.folder.glob("*.pkl"))) == 4
 
 
-def test_workers_do_the_same_and_one_that_is_killed_is_told(place, monkeypatch):
+def test_workers_do_the_same(place):
     shutil.rmtree(place.folder)
     assert place.state(processes=2) == ("made", 5)
 
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(
+    ("number", "kind", "told"),
+    [
+        (signal.SIGKILL, ResourceError, "killed by the system (signal 9)"),
+        (signal.SIGSEGV, DataError, "ended by signal 11 (SIGSEGV)"),
+    ],
+    ids=["killed", "crashed"],
+)
+def test_a_worker_that_dies_is_told_with_its_case_and_the_rest_is_gone_on_with(place, monkeypatch, number, kind, told):
     shutil.rmtree(place.folder)
-    monkeypatch.setattr(module, "_make", _die)
-    with pytest.raises(ResourceError, match="ended from outside") as fault:
+    monkeypatch.setattr(module, "_make", partial(_make_or_die, number=int(number)))
+
+    with pytest.raises(kind) as fault:
         place.preprocess(processes=2)
-    assert "-j 1" in fault.value.how[0]
+
+    words = r"worker \d of 2 was .* while preprocessing train_003; [\d.]+ of [\d.]+ GB in use; what is done stays"
+    assert re.fullmatch(words, fault.value.what)
+    assert told in fault.value.what
+    assert any("-j 1" in way for way in fault.value.how)
+    monkeypatch.undo()
+    done = len(list(place.folder.glob("*.pkl")))
+    assert 0 < done < 5
+    assert place.state(processes=2) == ("made", 5 - done)
 
 
-def _die(*work: object) -> None:
-    os._exit(9)
+_MAKE = module._make
+
+
+def _make_or_die(*work, number: int) -> None:
+    if work[-1].endswith("train_003"):
+        os.kill(os.getpid(), number)
+    _MAKE(*work)
 
 
 def test_a_full_disk_is_told_before_it_is_full(place, monkeypatch):

@@ -4,11 +4,8 @@ Upstream's own function deletes the folder it fills, and our plans share folders
 calls for each case: what is there and current stays, a cut-off run is gone on with, and nothing is replaced unasked.
 """
 
-import multiprocessing
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +15,7 @@ from umamba_seg.files import told_when_full
 from umamba_seg.planning import fingerprint
 from umamba_seg.planning.cases import training_cases
 from umamba_seg.planning.estimate import DataEstimate, estimate
+from umamba_seg.planning.pool import in_workers
 from umamba_seg.planning.provenance import Findings, Notes, examine, named, note_on, settings_of
 from umamba_seg.planning.store import read_plans
 from umamba_seg.progress import OnProgress, Progress, ignore
@@ -239,22 +237,14 @@ class _Job:
                 yield case
 
     def _beside(self, missing: Sequence[str], processes: int, faults: dict[str, BaseException]) -> Iterator[str]:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(missing)), context) as pool:
-            running = {pool.submit(_make, *self._work(case)): case for case in missing}
-            try:
-                for future in as_completed(running):
-                    fault = future.exception()
-                    if isinstance(fault, (BrokenProcessPool, ResourceError)):
-                        raise fault
-                    if fault is not None:
-                        faults[running[future]] = fault
-                    else:
-                        yield running[future]
-            except BrokenProcessPool as fault:
-                raise _killed(self.folder, processes) from fault
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        work = {case: self._work(case) for case in missing}
+        for case, fault in in_workers(_make, work, processes, doing="preprocessing", folder=self.folder):
+            if isinstance(fault, ResourceError):
+                raise fault
+            if fault is not None:
+                faults[case] = fault
+            else:
+                yield case
 
     def _work(self, case: str) -> tuple[dict[str, Any], str, dict[str, Any], Mapping[str, Any], str]:
         return self.plans, self.configuration, self.dataset_json, self.cases[case], str(self.folder / case)
@@ -318,10 +308,3 @@ def _faulty(folder: Path, faults: Mapping[str, BaseException]) -> UmambaError:
     )
     what = f"{named(cases)} cannot be preprocessed, all others are done: {told}"
     return DataError(what, where=str(folder), how=["mend or remove them, then run the same command"], code="bad-cases")
-
-
-def _killed(folder: Path, processes: int) -> UmambaError:
-    less = f"-j {max(1, processes // 2)}" if processes > 1 else "a machine with more memory"
-    what = "a worker process was ended from outside, most often for want of memory; what is done stays"
-    how = [f"run the same command with {less}", "in a container, give it more memory"]
-    return ResourceError(what, where=str(folder), how=how, code="worker-killed")
