@@ -3,6 +3,7 @@
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,11 +13,13 @@ import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from umamba_seg.errors import UmambaError
 from umamba_seg.files import told_when_full, write_text
 from umamba_seg.progress import OnProgress, Progress, ignore
 from umamba_seg.training.checkpoints import LATEST, PREVIOUS, PROVENANCE, PortableCheckpoints, read_provenance
 from umamba_seg.training.distributed import DistributedTraining
 from umamba_seg.training.guard import GuardedUpdates
+from umamba_seg.training.loading import ToldLoading
 from umamba_seg.training.precision import AUTO, ChosenPrecision
 from umamba_seg.training.randomness import fresh_seed, random_states, restore_random_states, seed_all
 from umamba_seg.training.run_state import SECONDS_BETWEEN_SIGNS, STOP_FILE, RunState, State, own_identity, spoken
@@ -71,7 +74,7 @@ class Settings:
     seconds: float | None = None
 
 
-class ManagedTraining(ChosenPrecision, GuardedUpdates, DistributedTraining, PortableCheckpoints):
+class ManagedTraining(ChosenPrecision, GuardedUpdates, DistributedTraining, ToldLoading, PortableCheckpoints):
     """nnU-Net's loop with reports, a clean stop, frequent checkpoints and exact resume; `managed` mixes it in.
 
     A stop takes effect between two iterations. What is saved then holds the iterations of the epoch so far and the
@@ -124,8 +127,8 @@ class ManagedTraining(ChosenPrecision, GuardedUpdates, DistributedTraining, Port
         (self.folder / STOP_FILE).unlink(missing_ok=True)
         if self.local_rank == 0:
             forget_epochs_from(self.current_epoch, self.folder / METRICS_FILE)
-        self.on_train_start()
         try:
+            self.on_train_start()
             while self.current_epoch < self.num_epochs:
                 self._run_epoch()
         except StopRequested:
@@ -135,6 +138,7 @@ class ManagedTraining(ChosenPrecision, GuardedUpdates, DistributedTraining, Port
             raise
         except BaseException as fault:
             self._sign("failed", cause=f"{type(fault).__name__}: {fault}".splitlines()[0])
+            self._close_loaders()  # else the program waits at its end for workers that nothing ends
             raise
         self.on_train_end()
         self._sign("done")
@@ -151,7 +155,9 @@ class ManagedTraining(ChosenPrecision, GuardedUpdates, DistributedTraining, Port
         self._tell()
         while len(self._losses) < self.num_iterations_per_epoch:
             self._stop_if_asked()
-            self._losses.append(float(self.train_step(self._next_batch())["loss"]))
+            with self.usage.waiting():
+                batch = self._next_of(self.dataloader_train)
+            self._losses.append(float(self.train_step(batch)["loss"]))
             self._tell(loss=self._losses[-1])
         self.on_train_epoch_end([{"loss": np.float32(loss)} for loss in self._losses])
         seed_all(self.seed, VALIDATION, self.current_epoch, self.local_rank)
@@ -160,14 +166,17 @@ class ManagedTraining(ChosenPrecision, GuardedUpdates, DistributedTraining, Port
             outputs = []
             for _ in range(self.num_val_iterations_per_epoch):
                 self._stop_if_asked()
-                outputs.append(self.validation_step(next(self.dataloader_val)))
+                outputs.append(self.validation_step(self._next_of(self.dataloader_val)))
             self.on_validation_epoch_end(outputs)
         self.on_epoch_end()
 
-    def _next_batch(self) -> dict[str, Any]:
-        with self.usage.waiting():
-            batch: dict[str, Any] = next(self.dataloader_train)
-        return batch
+    def _next_of(self, loader: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        """A batch; where a worker is gone, what was trained of this epoch is saved."""
+        try:
+            return next(loader)
+        except UmambaError:
+            self._save_unfinished_epoch()
+            raise
 
     def on_epoch_start(self) -> None:
         """As the host's; memory and waiting are counted for each epoch."""
