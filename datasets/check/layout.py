@@ -145,8 +145,9 @@ def look_at_tests(layout: Layout, folder: Path) -> Layout:
     tests.findings.extend(_folder_faults(folder))
     if layout.ending:
         _list(tests, folder, None, is_label=False)
+    unread = _unread(tests)
     for case in sorted(tests.images):
-        _channels(tests, case)
+        _channels(tests, case, unread)
     return tests
 
 
@@ -302,68 +303,78 @@ def _right_stem(stem: str, labels: Collection[str]) -> str:
 
 def _pairs(layout: Layout) -> None:
     """Cases whose files do not fit together, and names that other systems lose."""
-    say, cases = layout.findings.append, sorted(layout.images)
-    unread = {case for x in layout.findings if x.code in ("link-broken", "permission") for case in x.cases}
-    suffixed = {re.sub(r"_\d{4}$", "", name): name for name in layout.labels if re.search(r"_\d{4}$", name)}
-    for case, label in suffixed.items():
-        if case in layout.images and case not in layout.labels:
-            path = layout.labels.pop(label)
-            say(
-                _error(
-                    "channel-suffix",
-                    "a label's name ends in a channel number",
-                    cases=(case,),
-                    files=(layout.relative(path),),
-                    expected=f"{case}{layout.ending}",
-                    mend="rename it",
-                )
-            )
-            layout.labels[case] = path
+    _label_suffixes(layout)
+    unread, cases = _unread(layout), sorted(layout.images)
     for case in cases:
-        _channels(layout, case)
+        _channels(layout, case, unread)
         if case not in layout.labels and case not in unread:
-            near = difflib.get_close_matches(case, set(layout.labels) - set(cases), n=1)
-            hint = f"; the nearest label is {near[0]}" if near else ""
-            say(
-                _error(
-                    "label-missing",
-                    f"the image has no label{hint}",
-                    cases=(case,),
-                    files=(f"labelsTr/{case}{layout.ending}",),
-                )
-            )
-    for case in sorted(set(layout.labels) - set(cases)):
-        path = layout.labels.pop(case)
-        if case in unread:
-            continue
-        say(
-            _warning(
-                "label-orphan",
-                "the label has no image",
-                cases=(case,),
-                files=(layout.relative(path),),
-                nnunet="ignores it",
-            )
-        )
-    declared = layout.description.get("numTraining")
-    count = len(set(cases) | unread)
-    if isinstance(declared, int) and cases and declared != count:
-        message = f"numTraining is {declared}, there are {count} cases"
-        say(_error("json-count", message, files=("dataset.json",), expected=count, found=declared))
+            layout.findings.append(_missing_label(layout, case))
+    _orphans(layout, unread)
+    _count(layout, len(set(cases) | unread))
     for case in cases:
         if why := _awkward(case):
-            say(
-                _warning(
-                    "name-awkward", f"the name {why}", cases=(case,), mend="letters, digits, dot, _ and - are safe"
-                )
-            )
+            mend = "letters, digits, dot, _ and - are safe"
+            layout.findings.append(_warning("name-awkward", f"the name {why}", cases=(case,), mend=mend))
     layout.findings.extend(_collisions(cases))
 
 
-def _channels(layout: Layout, case: str) -> None:
+def _label_suffixes(layout: Layout) -> None:
+    """Labels that are named as an image's channel; they are taken for the case's all the same."""
+    suffixed = {re.sub(r"_\d{4}$", "", name): name for name in layout.labels if re.search(r"_\d{4}$", name)}
+    for case, label in suffixed.items():
+        if case not in layout.images or case in layout.labels:
+            continue
+        path = layout.labels[case] = layout.labels.pop(label)
+        layout.findings.append(
+            _error(
+                "channel-suffix",
+                "a label's name ends in a channel number",
+                cases=(case,),
+                files=(layout.relative(path),),
+                expected=f"{case}{layout.ending}",
+                mend="rename it",
+            )
+        )
+
+
+def _missing_label(layout: Layout, case: str) -> Finding:
+    near = difflib.get_close_matches(case, set(layout.labels) - set(layout.images), n=1)
+    hint = f"; the nearest label is {near[0]}" if near else ""
+    files = (f"labelsTr/{case}{layout.ending}",)
+    return _error("label-missing", f"the image has no label{hint}", cases=(case,), files=files)
+
+
+def _orphans(layout: Layout, unread: Collection[str]) -> None:
+    """Take labels without image out, and tell those whose image was not found at fault before."""
+    for case in sorted(set(layout.labels) - set(layout.images)):
+        files = (layout.relative(layout.labels.pop(case)),)
+        if case not in unread:
+            message = "the label has no image"
+            layout.findings.append(
+                _warning("label-orphan", message, cases=(case,), files=files, nnunet="ignores it")
+            )  # fmt: skip
+
+
+def _count(layout: Layout, cases: int) -> None:
+    declared = layout.description.get("numTraining")
+    if isinstance(declared, int) and layout.images and declared != cases:
+        message = f"numTraining is {declared}, there are {cases} cases"
+        layout.findings.append(
+            _error("json-count", message, files=("dataset.json",), expected=cases, found=declared)
+        )  # fmt: skip
+
+
+def _unread(layout: Layout) -> set[str]:
+    """Cases of which a file is there but at fault, so that it is not missed as well."""
+    by_case = [x for x in layout.findings if x.code in ("link-broken", "permission", "file-ending")]
+    renamed = [str(x.expected).removesuffix(layout.ending) for x in layout.findings if x.code == "channel-suffix"]
+    return {case for x in by_case for case in x.cases} | {re.sub(r"_\d{4}$", "", stem) for stem in renamed}
+
+
+def _channels(layout: Layout, case: str, unread: Collection[str]) -> None:
     """Channels that a case lacks or has too many."""
     wanted, have = range(max(1, len(layout.channels))), layout.images[case]
-    for number in () if _may_hold_colours(layout, have) else wanted:
+    for number in () if _may_hold_colours(layout, have) or case in unread else wanted:
         if number not in have:
             layout.findings.append(_missing_channel(layout, case, number))
     for number in sorted(set(have) - set(wanted)):

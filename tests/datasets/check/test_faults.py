@@ -209,6 +209,19 @@ def test_one_fault_is_one_finding(raw, fault):
     assert {code for code, _, _ in found(check(raw))} == {expected[0]}
 
 
+@pytest.mark.parametrize("fault", ["channel suffix", "link broken"])
+def test_a_file_at_fault_is_not_missed_as_well(raw, fault):
+    FAULTS[fault][0](raw)
+
+    assert len(check(raw).findings) == 1
+
+
+def test_a_file_of_another_format_is_not_missed_as_well(raw):
+    label_of(raw).rename(raw / "labelsTr/case_3.mha")
+
+    assert found(check(raw)) == {("file-ending", "error", C3)}
+
+
 def test_few_cases_are_told(raw):
     for case in CASES[2:]:
         image_of(raw, case).unlink()
