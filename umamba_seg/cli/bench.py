@@ -1,5 +1,6 @@
 """`umamba bench`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -86,6 +87,45 @@ def networks(
 
 
 command(app, "networks", examples=("umamba bench networks umamba_enc", "umamba bench networks --mixer axes"))(networks)
+
+
+def predict(
+    out: Output,
+    case: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="small, thirty, medium; large and classes60 take many minutes. Default: the first three.",
+            metavar="[CASE]",
+        ),
+    ] = None,
+    turns: Annotated[int, typer.Option(help="How often each program runs; the best counts.", min=1)] = 3,
+    only_ours: Annotated[
+        bool, typer.Option("--only-ours", help="Leave nnU-Net's command out, which takes 6 GB for the large cases.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep images, models and label maps there, and use those that are there.")
+    ] = None,
+) -> Payload:
+    """CPU seconds and memory of `umamba predict` beside nnU-Net's own command, without mirroring, on the CPU."""
+    from rich.table import Table
+
+    from umamba_seg.bench.predict import DICE, SHARE, as_dicts, measure
+
+    rows = []
+    table = Table("case", "what", "nnU-Net", "ours", "ratio", "should be", box=None, pad_edge=False)
+    for row in measure(case or (), turns=turns, only_ours=only_ours, folder=folder, tell=out.remark):
+        rows.append(row)
+        theirs = "" if row.theirs is None else f"{row.theirs:.2f}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        ours = f"{row.ours:.6f}" if row.what in (SHARE, DICE) else f"{row.ours:.2f}"
+        table.add_row(row.case, row.what, theirs, ours, ratio, row.bound)
+    out.show(table)
+    return {"rows": as_dicts(rows)}
+
+
+command(app, "predict", examples=("umamba bench predict small", "umamba bench predict large --only-ours --turns 1"))(
+    predict
+)
 
 
 def _check_device(device: str) -> None:
