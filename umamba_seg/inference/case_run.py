@@ -22,7 +22,6 @@ from umamba_seg.inference.statistics import class_names_of, statistics, write_ta
 from umamba_seg.inference.unlike import remarks
 from umamba_seg.progress import OnProgress, Progress
 
-GB = 2**30
 Tell = Callable[[str], None]
 
 
@@ -126,22 +125,19 @@ class CaseRun:
             return Ready(case, time.monotonic() - began, reason=_reason(fault))
 
     def segment(self, ready: Ready) -> Made:
-        """Second stage: labels; once more with half the memory where that ran out."""
+        """Second stage: labels; again with less memory where that ran out."""
         if ready.reason is not None:
             return Made(ready)
-        try:
-            return self._labels(ready)
-        except _FAULTS as fault:
-            if not _is_memory(fault):
-                return Made(ready, reason=_reason(fault))
-        engine = self.model.engine
-        engine.halve()
-        left = f"{engine.budget / GB:.1f} GB and one tile at once"
-        self.tell(f"{ready.case.name}: not enough memory; once more with {left}")
-        try:
-            return self._labels(self.read(ready.case))
-        except _FAULTS as fault:
-            return Made(ready, reason=_reason(fault))
+        while True:
+            try:
+                return self._labels(ready)
+            except _FAULTS as fault:
+                reason, is_memory = _reason(fault), _is_memory(fault)
+            otherwise = self.model.engine.make_do() if is_memory else None
+            if otherwise is None:
+                return Made(ready, reason=reason)
+            self.tell(f"{ready.case.name}: not enough memory; once more {otherwise}")
+            ready = self.read(ready.case)  # what was prepared may have been used up
 
     def store(self, made: Made) -> Entry:
         """Third stage: the files of a case, beside and renamed."""

@@ -19,11 +19,12 @@ from umamba_seg.inference.backends import Backend, TorchBackend
 from umamba_seg.inference.decide import Decision, ProbableDecision, Rule, WholeDecision
 from umamba_seg.inference.model_folder import Weights
 from umamba_seg.inference.preparation import Geometry, Prepared, Resampling, prepare
-from umamba_seg.inference.storage import Need, Storage, default_budget
-from umamba_seg.inference.tiles import PreciseSums, Sums, Window, bytes_held, padding
+from umamba_seg.inference.storage import GB, Need, Storage, default_budget
+from umamba_seg.inference.sums import Accumulator, DeviceSums, PreciseSums, Sums, bytes_held
+from umamba_seg.inference.tiles import Window, padding
 
+LEAST_BUDGET = 64 * 2**20  # bytes; with less than that nothing can be done
 ROWS_AT_ONCE = 8  # rows of the grid that are decided in one go: what waits stays small
-VALUES_OF_A_THREAD = 2**19
 
 OnTile = Callable[[int, int], None]
 
@@ -86,6 +87,7 @@ class Engine:
         self.scratch, self.tell = scratch or Path.cwd(), tell
         self.budget = default_budget() if self.options.memory is None else self.options.memory
         self.backend: Backend = self._make_backend()
+        self.sums_on_host = False
         self.classes = weights.model.labels.num_segmentation_heads
         self.resampling = Resampling.of(weights.configuration, "probabilities", (0, 1))
 
@@ -94,10 +96,23 @@ class Engine:
         """How many threads the work beside the network may take."""
         return torch.get_num_threads()
 
-    def halve(self) -> None:
-        """Make do with less: half the memory, one tile at a time."""
-        self.budget //= 2
-        self.options = replace(self.options, batch=1)
+    def make_do(self) -> str | None:
+        """Need less memory from now on: in words how, None where nothing is left to try."""
+        if self.device == "cpu":
+            if self.budget < LEAST_BUDGET:
+                return None
+            self.budget //= 2
+            self.options = replace(self.options, batch=1)
+            return f"with {self.budget / GB:.1f} GB and one tile at once"
+        if self._batch() > 1:
+            self.options = replace(self.options, batch=self._batch() // 2)
+            return f"with {self.options.batch} tiles at once"
+        if not self.sums_on_host:
+            self.sums_on_host = True
+            return "with sums in the memory of the host"
+        self.device = "cpu"
+        self.backend = self._make_backend()
+        return "on the CPU"
 
     def prepare(self, image: np.ndarray, properties: dict[str, Any], previous: np.ndarray | None = None) -> Prepared:
         """Bring an image from the plan's reader onto the network's grid."""
@@ -180,6 +195,10 @@ class Engine:
 
     def _make_backend(self) -> Backend:
         options = self.options
+        if options.backend == "openvino":
+            from umamba_seg.inference import openvino  # an optional package
+
+            return openvino.make(self.weights, self.device, mirror=options.mirror, precision=options.precision)
         return TorchBackend(self.weights, self.device, mirror=options.mirror, precision=options.precision)
 
     def _rule(self, *, is_rounded: bool) -> Rule:
@@ -218,17 +237,16 @@ class Engine:
         grid = prepared.geometry.grid
         window = self.window(grid)
         before = [low for low, _ in padding(grid, window.tile)]
-        kind = PreciseSums if is_precise else Sums
-        sums = kind(window, self.classes, self.backend.folds, lambda shape, t: storage.zeros("sums", shape, t))
+        sums = self._accumulator(window, storage, is_precise=is_precise)
         crop = _Crop(grid, before, sums)
         columns, total, done = window.columns(), window.count(), 0
-        with ThreadPoolExecutor(self.threads) as pool, _Waiting(take, storage.waiting) as waiting:
+        with _Waiting(take, storage.waiting) as waiting:
             for row in window.rows():
                 if row + window.tile[0] > sums.first + sums.height:
                     crop.hand_on(row - sums.first, waiting.put)
                 for at in range(0, len(columns), self._batch()):
                     starts = [(row, y, x) for y, x in columns[at : at + self._batch()]]
-                    self._add(prepared.image, starts, before, sums, pool)
+                    self._add(prepared.image, starts, before, sums)
                     storage.give_way()
                     done += len(starts)
                     on_tile(done, total)
@@ -241,36 +259,35 @@ class Engine:
         return self.options.batch or (1 if self.device == "cpu" else 4)
 
     def _add(
-        self,
-        image: np.ndarray,
-        starts: Sequence[tuple[int, int, int]],
-        before: Sequence[int],
-        sums: Sums,
-        pool: ThreadPoolExecutor,
+        self, image: np.ndarray, starts: Sequence[tuple[int, int, int]], before: Sequence[int], sums: Accumulator
     ) -> None:
         tiles = torch.stack([_cut(image, start, before, self.weights.tile) for start in starts])
         if self.weights.is_flat:
             tiles = tiles[:, :, 0].clone(memory_format=torch.contiguous_format)  # strides of 1 choose other kernels
         for fold in range(self.backend.folds):
-            made = self.backend(fold, tiles).float().cpu().contiguous()
-            made = made[:, :, None] if self.weights.is_flat else made
-            for tile, start in zip(made.numpy(), starts, strict=True):
-                parts = [pool.submit(sums.add, fold, tile, start, part) for part in self._parts(tile)]
-                for part in parts:
-                    part.result()
+            made = self.backend(fold, tiles)
+            for tile, start in zip(made[:, :, None] if self.weights.is_flat else made, starts, strict=True):
+                sums.add(fold, tile, start)
         for start in starts:
             sums.count(start)
 
-    def _parts(self, tile: np.ndarray) -> list[slice]:
-        """Classes that each thread adds; one thread where there is little to add."""
-        pieces = max(1, min(self.threads, self.classes, tile.size // VALUES_OF_A_THREAD))
-        return [slice(self.classes * i // pieces, self.classes * (i + 1) // pieces) for i in range(pieces)]
+    def _accumulator(self, window: Window, storage: Storage, *, is_precise: bool) -> Accumulator:
+        folds = self.backend.folds
+        if self.device != "cpu" and not is_precise:
+            on = "cpu" if self.sums_on_host else self.device
+            return DeviceSums(window, self.classes, folds, torch.device(on))
+        kind = PreciseSums if is_precise else Sums
+
+        def make(shape: tuple[int, ...], number: type[np.generic]) -> np.ndarray:
+            return storage.zeros("sums", shape, number)
+
+        return kind(window, self.classes, folds, make, self.threads)
 
 
 class _Crop:
     """Takes finished rows out of sums, without what padding added, a few at a time."""
 
-    def __init__(self, grid: Sequence[int], before: Sequence[int], sums: Sums) -> None:
+    def __init__(self, grid: Sequence[int], before: Sequence[int], sums: Accumulator) -> None:
         self.sums = sums
         self.rows = (before[0], before[0] + grid[0])
         self.plane = tuple(slice(low, low + size) for low, size in zip(before[1:], grid[1:], strict=True))

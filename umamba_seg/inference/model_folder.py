@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umamba_seg.errors import ModelError
+from umamba_seg.inference.plans import Configuration, Plans
 from umamba_seg.workspace import channel_names, read_json
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
-    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
     from torch import Tensor, nn
 
 FINAL = "checkpoint_final.pth"
@@ -78,11 +78,16 @@ class ModelFolder:
         return [self.folder / f"fold_{fold}" / FINAL for fold in self.folds]
 
     @cached_property
-    def plans(self) -> "PlansManager":
-        """As nnU-Net reads them."""
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+    def plans(self) -> Plans:
+        """What was planned.
 
-        return PlansManager(read_json(self.folder / "plans.json"))
+        Raises:
+            ModelError: The file lacks something.
+        """
+        try:
+            return Plans(read_json(self.folder / "plans.json"))
+        except KeyError as fault:
+            raise ModelError(f"plans.json lacks {fault}", where=str(self.folder), code="bad-model") from fault
 
     @cached_property
     def labels(self) -> "LabelManager":
@@ -139,7 +144,7 @@ class Weights:
 
     model: ModelFolder
     name: str
-    configuration: "ConfigurationManager"
+    configuration: Configuration
     trainer: str
     mirror_axes: tuple[int, ...] | None
     folds: tuple["dict[str, Tensor]", ...]
@@ -153,9 +158,7 @@ class Weights:
     @property
     def input_channels(self) -> int:
         """Of the network: images, and the classes of the stage before."""
-        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-
-        return int(determine_num_input_channels(self.model.plans, self.configuration, self.model.dataset_json))
+        return len(self.model.channels) + (len(self.model.labels.foreground_labels) if self.is_cascaded else 0)
 
     @property
     def is_flat(self) -> bool:
@@ -207,10 +210,11 @@ class Weights:
                 deep_supervision=False,
             )
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        trainer = recursive_find_trainer_class_by_name(self.trainer)
+        trainer, plans = recursive_find_trainer_class_by_name(self.trainer), PlansManager(model.plans.plans)
         return trainer.build_network_architecture(
-            model.plans, configuration, inputs, outputs, enable_deep_supervision=False
+            plans, plans.get_configuration(self.name), inputs, outputs, enable_deep_supervision=False
         )
 
 

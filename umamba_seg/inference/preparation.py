@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from umamba_seg.inference.model_folder import ModelFolder, Weights
+from umamba_seg.inference.plans import Configuration
 from umamba_seg.inference.resize import resize
 
 ANISOTROPIC = 3.0  # voxels longer than others by more than this are resized slice by slice
@@ -81,7 +82,7 @@ class Resampling:
     original: Resample | None
 
     @classmethod
-    def of(cls, configuration: Any, what: str, orders: Sequence[int]) -> "Resampling":
+    def of(cls, configuration: Configuration, what: str, orders: Sequence[int]) -> "Resampling":
         """Of `data` or `probabilities`; ours for these orders only."""
         name = configuration.configuration[f"resampling_fn_{what}"]
         options = dict(configuration.configuration[f"resampling_fn_{what}_kwargs"])
@@ -90,7 +91,7 @@ class Resampling:
         is_ours = (
             name == OURS and order in orders and apart in (0, 1) and not options.get("is_seg") and known >= {*options}
         )
-        original = None if is_ours else getattr(configuration, f"resampling_fn_{what}")
+        original = None if is_ours else configuration.resampling_fn(what)
         threshold = options.get("separate_z_anisotropy_threshold", ANISOTROPIC)
         return cls(order, apart, options.get("force_separate_z", False), threshold, original)
 
@@ -111,7 +112,9 @@ def reader_of(model: ModelFolder) -> Any:
     name = model.plans.plans["image_reader_writer"]
     if name in _READERS:  # looking it up imports all of them
         return getattr(import_module(f"nnunetv2.imageio.{_READERS[name]}"), name)()
-    return model.plans.image_reader_writer_class()
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    return recursive_find_reader_writer_by_name(name)()
 
 
 def prepare(
@@ -180,7 +183,7 @@ def _extent(mask: np.ndarray, axis: int) -> slice:
 def _normalise(image: np.ndarray, mask: np.ndarray | None, weights: Weights) -> np.ndarray:
     """Each channel by its own scheme, in place; in nnU-Net's classes, so that means agree to the bit."""
     outside = None if mask is None else np.where(mask, np.int8(0), np.int8(-1))
-    intensities = weights.model.plans.foreground_intensity_properties_per_channel
+    intensities = weights.model.plans.intensities
     configuration = weights.configuration
     for channel, (scheme, masked) in enumerate(
         zip(configuration.normalization_schemes, configuration.use_mask_for_norm, strict=True)
@@ -234,5 +237,5 @@ def _one_hot(
     """The label map of the stage before, a channel for each class; by nnU-Net's function, whose ties are its own."""
     marked = labels.astype(np.int16)
     marked[(marked == 0) & ~mask] = -1
-    resized = weights.configuration.resampling_fn_seg(marked[None], grid, spacing, target)[0]
+    resized = weights.configuration.resampling_fn("seg")(marked[None], grid, spacing, target)[0]
     return np.stack([resized == label for label in weights.model.labels.foreground_labels]).astype(np.float32)

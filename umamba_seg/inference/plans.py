@@ -1,0 +1,90 @@
+"""nnU-Net's plans, as far as prediction reads them, under the host's names.
+
+The host's own reader of plans imports every image format that there is, a fifth of what a small prediction costs.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from umamba_seg.errors import ModelError
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+
+class Configuration:
+    """One configuration, with what it inherits from others.
+
+    Args:
+        content: Its entries.
+    """
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.configuration = content
+        self.patch_size: list[int] = content["patch_size"]
+        self.spacing: list[float] = content["spacing"]
+        self.normalization_schemes: list[str] = content["normalization_schemes"]
+        self.use_mask_for_norm: list[bool] = content["use_mask_for_norm"]
+        self.previous_stage_name: str | None = content.get("previous_stage")
+        architecture = content["architecture"]
+        self.network_arch_class_name: str = architecture["network_class_name"]
+        self.network_arch_init_kwargs: dict[str, Any] = architecture["arch_kwargs"]
+        self.network_arch_init_kwargs_req_import: list[str] = architecture["_kw_requires_import"]
+
+    def resampling_fn(self, what: str) -> Callable[..., Any]:
+        """nnU-Net's function for `data`, `seg` or `probabilities`, with its options."""
+        from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
+
+        function = recursive_find_resampling_fn_by_name(self.configuration[f"resampling_fn_{what}"])
+        return partial(function, **self.configuration[f"resampling_fn_{what}_kwargs"])
+
+
+class Plans:
+    """The plans of a model.
+
+    Args:
+        plans: What `plans.json` holds.
+    """
+
+    def __init__(self, plans: dict[str, Any]) -> None:
+        self.plans = plans
+        self.transpose_forward: list[int] = plans["transpose_forward"]
+        self.transpose_backward: list[int] = plans["transpose_backward"]
+
+    @property
+    def intensities(self) -> Mapping[str, Any]:
+        """Of the foreground of the training data, by channel; under the old name too."""
+        old = self.plans.get("foreground_intensity_properties_by_modality")
+        found: Mapping[str, Any] = self.plans.get("foreground_intensity_properties_per_channel", old)
+        return found
+
+    def get_configuration(self, name: str) -> Configuration:
+        """A configuration with what it inherits.
+
+        Raises:
+            ModelError: There is none of this name, or it inherits from itself.
+        """
+        content: dict[str, Any] = {}
+        visited: list[str] = []
+        following: str | None = name
+        while following is not None:
+            if following in visited or following not in self.plans["configurations"]:
+                fault = "it inherits from itself" if following in visited else f"there is no configuration {following}"
+                raise ModelError(f"{name}: {fault}", where="plans.json", code="bad-model")
+            visited.append(following)
+            entries = self.plans["configurations"][following]
+            content = {**entries, **content}
+            following = entries.get("inherits_from")
+        if "architecture" not in content:  # written before version 2.3
+            from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+            content = ConfigurationManager(content).configuration
+        return Configuration(content)
+
+    def get_label_manager(self, dataset_json: Mapping[str, Any]) -> "LabelManager":
+        """nnU-Net's, by the class that the plans name."""
+        from nnunetv2.utilities.label_handling.label_handling import get_labelmanager_class_from_plans
+
+        kind = get_labelmanager_class_from_plans(self.plans)
+        return kind(label_dict=dataset_json["labels"], regions_class_order=dataset_json.get("regions_class_order"))
