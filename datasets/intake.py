@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from umamba_seg.datasets import volumes
+from umamba_seg.datasets import pictures, volumes
 from umamba_seg.datasets.nifti import UnreadableError
 from umamba_seg.errors import DataError, UsageError
 from umamba_seg.files import told_when_full, write_text
@@ -164,6 +164,9 @@ def _put(source: Path, target: Path, links: bool) -> None:
         target.symlink_to(source.resolve())
     else:
         shutil.copy2(source, target)
+    side_car, place = pictures.side_car(source), pictures.side_car(target)
+    if source.name.lower().endswith(pictures.TIFF) and side_car.is_file() and not place.exists():
+        shutil.copy2(side_car, place)
 
 
 def _ending(*folders: Path) -> str:

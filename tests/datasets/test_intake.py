@@ -79,6 +79,18 @@ def test_the_data_set_is_complete_and_the_sources_stay(tmp_path, links):
         build(target, pairs, {})
 
 
+def test_the_spacing_beside_tiff_volumes_comes_along(tmp_path):
+    images = put(tmp_path / "scans", "a_0000.tif", "a_0001.tif", "a.json")
+    labels = put(tmp_path / "masks", "a.tif", "a.json")
+    pairs = pair(images, labels, channels=2)
+
+    build(tmp_path / "raw/Dataset012_X", pairs, {})
+
+    made = tmp_path / "raw/Dataset012_X"
+    assert sorted(x.name for x in (made / "imagesTr").iterdir()) == ["a.json", "a_0000.tif", "a_0001.tif"]
+    assert sorted(x.name for x in (made / "labelsTr").iterdir()) == ["a.json", "a.tif"]
+
+
 def test_a_stop_in_the_midst_leaves_nothing(tmp_path):
     pairs = pair(put(tmp_path / "i", "a.nii", "b.nii"), put(tmp_path / "l", "a.nii", "b.nii"))
 

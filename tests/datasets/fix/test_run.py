@@ -139,6 +139,21 @@ def test_faults_that_hide_behind_others_are_mended_in_turn(raw):
     assert done.report.findings == ()
 
 
+def test_nnunets_own_check_accepts_the_copy_and_not_the_source(raw):
+    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+    describe(raw, numTraining=7)
+    relabel(raw, lambda x: (x > 0).astype(np.uint8) * 255, np.eye(4))
+    image_of(raw, "case_5").rename(raw / "imagesTr/case_5.nii.gz")
+    save(label_of(raw, "case_4"), np.roll(label(3), 1, axis=0).astype(np.float32) + np.float32(1e-4))
+
+    target, _ = mend(raw, "spacing-mismatch")
+
+    with pytest.raises((AssertionError, RuntimeError)):
+        verify_dataset_integrity(str(raw), num_processes=1)
+    verify_dataset_integrity(str(target), num_processes=1)
+
+
 def test_what_does_not_change_is_linked_or_copied(raw):
     describe(raw, numTraining=7)
     (raw / "imagesTs").mkdir()
