@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -54,6 +57,16 @@ class Umamba:
         sizes = ("--patch", patch, "--batch", 2, "--plans-name", name)
         # planning sets torch's threads to the number of loaders, which must not be 0 there
         return self("plan", 900, "--network", network, "-c", configuration, *sizes, "-j", 1, *more)
+
+
+def first_child(process: subprocess.Popen[str], word: str) -> psutil.Process | None:
+    """The oldest child of a program with this word in its command line, if there is one."""
+    found = []
+    for child in psutil.Process(process.pid).children():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if any(word in part for part in child.cmdline()):
+                found.append(child)
+    return min(found, key=lambda child: child.pid, default=None)
 
 
 def mends(answer: Answer, *, code: int) -> str:

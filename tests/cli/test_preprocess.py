@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.helpers import DATASET, Answer, mends
+from tests.helpers import DATASET, Answer, first_child, mends
 
 
 def test_what_is_missing_is_made_and_told(phantoms):
@@ -39,9 +39,8 @@ def test_plans_that_do_not_exist(phantoms):
 def first_worker(process: subprocess.Popen[str]) -> psutil.Process:
     """The first worker that a command has started; it needs seconds for its imports."""
     for _ in range(6000):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            if any("spawn_main" in word for word in child.cmdline()):
-                return child
+        if worker := first_child(process, "spawn_main"):
+            return worker
         time.sleep(0.01)
     raise AssertionError(process.communicate())
 

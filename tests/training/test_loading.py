@@ -5,10 +5,9 @@ import signal
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.helpers import DATASET, Umamba, mends
+from tests.helpers import DATASET, Umamba, first_child, mends
 from tests.training.test_interruptions import TRAIN, end, run_folder, start
 from umamba_seg.training.loading import CHARACTERS_OF_A_FAULT, Words
 from umamba_seg.training.run_state import read
@@ -45,8 +44,8 @@ def loading(phantoms: Umamba) -> Umamba:
 
 def test_a_worker_that_the_system_kills_costs_no_iteration(loading):
     process = start(loading)
-    children = psutil.Process(process.pid).children()
-    worker = min((one for one in children if "umamba_seg.cli.main" in one.cmdline()), key=lambda one: one.pid)
+    worker = first_child(process, "umamba_seg.cli.main")  # a fork of it
+    assert worker is not None
     worker.kill()
     answer = end(process, signal.SIGCONT)  # which does nothing but wait
 

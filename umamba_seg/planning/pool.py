@@ -51,7 +51,7 @@ def in_workers(
     Raises:
         UmambaError: A worker died. The others are ended.
     """
-    left = list(reversed(cases.items()))
+    left = list(cases.items())[::-1]
     count = min(processes, len(left))
     workers = [_Process(number + 1, work) for number in range(count)]
     busy: dict[Any, _Process] = {}
