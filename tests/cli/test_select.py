@@ -30,6 +30,14 @@ def test_the_best_its_postprocessing_and_the_way_to_predict_are_found(phantoms):
     assert all(Path(model).parent == results for model in found["best"]["models"])
     assert (results / "inference_instructions.txt").is_file()
 
+    first, second = (results / f"nnUNetTrainer_e1i1__{plans}__3d_fullres" for plans in PLANS)
+    validations = [model / "fold_0/validation" for model in (first, second)]
+    together = phantoms("ensemble", *validations, "-o", "RAW", "--model", first, "-j", 1)
+    assert together.code == 0, together.err
+    selected = Path(found["best"]["postprocessing_file"]).parent
+    after = phantoms("postprocess", "RAW", "-o", "OUT", "--from", selected, "-j", 1, "--json")
+    assert len(after.document()["files"]) == len(list(validations[0].glob("*.npz"))), after.err
+
     one = phantoms("select", 900, "-p", PLANS[1], "-f", 0, "-j", 1)
 
     assert one.code == 0, one.err
@@ -39,6 +47,7 @@ def test_the_best_its_postprocessing_and_the_way_to_predict_are_found(phantoms):
     images = Path(phantoms.variables["nnUNet_raw"]) / DATASET / "imagesTs"
     words = line.split()[1:]
     words[words.index("-i") + 1] = str(images)
+    words[words.index("-o") + 1] = "NEW"
     assert phantoms(*words, "--device", "cpu", "--dry-run").code == 0
 
 
