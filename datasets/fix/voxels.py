@@ -26,11 +26,15 @@ def change(draft: Draft, name: str, how: Change) -> None:
 
 
 def relabel(array: np.ndarray, mapping: Mapping[float, int]) -> np.ndarray:
-    """Other values for some of a label's values, all at once."""
-    found = array.copy() if array.dtype.kind == "f" else array.astype(np.int64)
+    """Other values for some of a label's values, all at once; what is no whole number stays what it is."""
+    found = array.astype(np.result_type(array.dtype, *(np.min_scalar_type(new) for new in mapping.values())))
     for old, new in mapping.items():
         found[array == old] = new
-    return found if not np.isfinite(found).all() or (found != np.rint(found)).any() else volumes.as_labels(found)
+    return volumes.as_labels(found) if _are_whole(found) else found
+
+
+def _are_whole(array: np.ndarray) -> bool:
+    return array.dtype.kind != "f" or bool((np.isfinite(array) & (array == np.rint(array))).all())
 
 
 def _step(draft: Draft, finding: Finding, what: str, how: Change) -> Step | None:
@@ -100,7 +104,7 @@ def nothing_to_ignore(draft: Draft, finding: Finding, _: Any) -> Step | None:
 def _fill_label(draft: Draft, finding: Finding, value: int, name: str) -> Step | None:
     def how(array: np.ndarray) -> np.ndarray:
         found = np.where(np.isfinite(array), array, value)
-        return volumes.as_labels(found) if (found == np.rint(found)).all() else found
+        return volumes.as_labels(found) if _are_whole(found) else found
 
     return _step(draft, finding, f"{finding.found} voxels that are no numbers are {name}", how)
 
