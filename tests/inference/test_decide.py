@@ -21,8 +21,9 @@ def logits(classes, shape, seed):
 def decided(values, shape, rule, separate, step):
     labels = np.full(shape, 99, np.uint8)
     decision = Decision(values.shape[1:], labels, rule, separate=None if separate is None else (separate, 0), threads=2)
+    led = np.pad(values, ((0, 0), (1, 0), (0, 0), (0, 0)), constant_values=np.nan).astype(np.float32)
     for first in range(0, values.shape[1], step):
-        decision.take(values[:, first : first + step].astype(np.float32))
+        decision.take(led[:, first : first + step + 1])
     return labels
 
 

@@ -88,7 +88,6 @@ class Decision:
         orders = [separate[1] if separate and axis == separate[0] else order for axis in range(3)]
         self.taps = [Taps.of(axis_rows(n, o, k)) for n, o, k in zip(grid, labels.shape, orders, strict=True)]
         self.decided = 0
-        self._last: np.ndarray | None = None  # a row of the result may lie between two slabs
         self._next_row = 0
 
     def anew(self, rule: Rule) -> "Decision":
@@ -96,16 +95,17 @@ class Decision:
         return type(self)(self.grid, self.labels, rule, **self._settings)
 
     def take(self, slab: np.ndarray) -> None:
-        """Decide the rows that lie within what has come so far; slab is (c, rows, y, x) in float32."""
-        if self._last is not None:
-            slab = np.concatenate([self._last, slab], axis=1)
-        first = self._next_row - (0 if self._last is None else 1)
-        self._next_row = first + slab.shape[1]
-        along = self.taps[0]
-        until = int(np.searchsorted(along.high, self._next_row))
+        """Decide the rows that lie within what has come so far.
+
+        Args:
+            slab: (c, 1 + rows, y, x) in float32: the next rows, after the one before them, since a row of the image may
+                lie between two slabs. What stands before the first row of all is not looked at.
+        """
+        first = self._next_row - 1
+        self._next_row += slab.shape[1] - 1
+        until = int(np.searchsorted(self.taps[0].high, self._next_row))
         self._decide(slab, first, until)
         self.decided = until
-        self._last = slab[:, -1:].copy()
 
     def finish(self) -> None:
         """Do what is left when all slabs have come."""
@@ -188,7 +188,7 @@ class WholeDecision(Decision):
 
     def take(self, slab: np.ndarray) -> None:
         """Keep it."""
-        self._slabs.append(slab.astype(np.float16 if self.rule.is_rounded else np.float32))
+        self._slabs.append(slab[:, 1:].astype(np.float16 if self.rule.is_rounded else np.float32))
 
     def finish(self) -> None:
         """Resize and decide all at once."""
@@ -237,7 +237,7 @@ def _range(c, slab, box, limits):  # type: ignore[no-untyped-def]  # limits[c] =
     limits[c, 0], limits[c, 1] = least, largest
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _largest(slab, labels, begin, end, taps, rounded):  # type: ignore[no-untyped-def]
     z0, z1, _, y0, y1, _, x0, x1, _ = taps
     classes = slab.shape[0]
@@ -270,7 +270,7 @@ def _largest(slab, labels, begin, end, taps, rounded):  # type: ignore[no-untype
                         labels[z, y, x] = label
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _regions(slab, labels, begin, end, taps, rounded, order, inside):  # type: ignore[no-untyped-def]
     z0, z1, _, y0, y1, _, x0, x1, _ = taps
     regions = slab.shape[0]
@@ -293,7 +293,7 @@ def _regions(slab, labels, begin, end, taps, rounded, order, inside):  # type: i
                                     labels[z, y, x] = order[c]
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _all_values(slab, out, begin, taps, rounded):  # type: ignore[no-untyped-def]
     for c in range(out.shape[0]):
         for z in range(out.shape[1]):

@@ -19,12 +19,11 @@ from umamba_seg.inference.backends import Backend, TorchBackend
 from umamba_seg.inference.decide import Decision, ProbableDecision, Rule, WholeDecision
 from umamba_seg.inference.model_folder import Weights
 from umamba_seg.inference.preparation import Geometry, Prepared, Resampling, prepare
-from umamba_seg.inference.storage import GB, Need, Storage, default_budget
+from umamba_seg.inference.storage import GB, SLABS, Need, Storage, default_budget, slabs
 from umamba_seg.inference.sums import Accumulator, DeviceSums, PreciseSums, Sums, bytes_held
 from umamba_seg.inference.tiles import Window, padding
 
 LEAST_BUDGET = 64 * 2**20  # bytes; with less than that nothing can be done
-ROWS_AT_ONCE = 8  # rows of the grid that are decided in one go: what waits stays small
 
 OnTile = Callable[[int, int], None]
 
@@ -208,7 +207,7 @@ class Engine:
     def bytes_for(self, grid: Sequence[int], full: Sequence[int], channels: int) -> int:
         """What an image of this size takes at the most, within the budget."""
         need = self._need(grid, full, channels)
-        return min(need.sums + need.image + need.labels + 2 * need.slab, self.budget)
+        return min(need.sums + need.image + need.labels + slabs(need, *SLABS[0]), self.budget)
 
     def _storage(self, grid: Sequence[int], full: Sequence[int], channels: int) -> Storage:
         return Storage.within(self.budget, self._need(grid, full, channels), self.scratch)
@@ -219,7 +218,7 @@ class Engine:
         voxels, plane = int(np.prod(grid)), window.grid[1] * window.grid[2]
         return Need(
             sums=bytes_held(window, self.classes, self.backend.folds, is_precise=is_precise),
-            slab=self.classes * (ROWS_AT_ONCE + 1) * plane * 4,
+            row=self.classes * plane * 4,
             image=voxels * channels * 4,
             labels=int(np.prod(full)) * np.dtype(self.label_type).itemsize,
         )
@@ -238,7 +237,7 @@ class Engine:
         window = self.window(grid)
         before = [low for low, _ in padding(grid, window.tile)]
         sums = self._accumulator(window, storage, is_precise=is_precise)
-        crop = _Crop(grid, before, sums)
+        crop = _Crop(grid, before, sums, storage.rows)
         columns, total, done = window.columns(), window.count(), 0
         with _Waiting(take, storage.waiting) as waiting:
             for row in window.rows():
@@ -287,17 +286,22 @@ class Engine:
 class _Crop:
     """Takes finished rows out of sums, without what padding added, a few at a time."""
 
-    def __init__(self, grid: Sequence[int], before: Sequence[int], sums: Accumulator) -> None:
-        self.sums = sums
+    def __init__(self, grid: Sequence[int], before: Sequence[int], sums: Accumulator, most: int) -> None:
+        self.sums, self.most = sums, most
         self.rows = (before[0], before[0] + grid[0])
         self.plane = tuple(slice(low, low + size) for low, size in zip(before[1:], grid[1:], strict=True))
+        self._last: np.ndarray | None = None
 
     def hand_on(self, rows: int, put: Callable[[np.ndarray], None]) -> None:
+        """Finish the first rows held; each slab begins with the last row of the one before."""
         first = self.sums.first
-        for low in range(0, rows, ROWS_AT_ONCE):
-            begin, end = max(first + low, self.rows[0]), min(first + min(low + ROWS_AT_ONCE, rows), self.rows[1])
+        for low in range(0, rows, self.most):
+            begin, end = max(first + low, self.rows[0]), min(first + min(low + self.most, rows), self.rows[1])
             if begin < end:
-                put(self.sums.finish(slice(begin - first, end - first), *self.plane))
+                slab = self.sums.finish(slice(begin - first, end - first), *self.plane)
+                slab[:, 0] = slab[:, 1] if self._last is None else self._last
+                self._last = slab[:, -1].copy()
+                put(slab)
         self.sums.move_on(rows)
 
 

@@ -15,14 +15,15 @@ import numpy as np
 
 GB = 2**30
 MOST_BY_DEFAULT = 4 * GB
+SLABS = ((2, 8), (1, 8), (1, 4), (1, 2))  # how many may wait, and their rows: fewer rows make blocks less certain
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that a case needs, by what they are for."""
+    """Bytes that a case needs, by what they are for; `row` is one row of a slab that waits to be decided."""
 
     sums: int
-    slab: int
+    row: int
     image: int
     labels: int
 
@@ -35,25 +36,28 @@ class Storage:
         folder: Where nameless files may be.
         on_disk: Which arrays lie there, in the order in which they had to go.
         waiting: How many slabs may wait to be decided.
+        rows: How many rows a slab has.
     """
 
     folder: Path
     on_disk: tuple[str, ...] = ()
     waiting: int = 2
+    rows: int = 8
     _maps: list[np.memmap[Any, Any]] = field(default_factory=list)
 
     @classmethod
     def within(cls, budget: int, need: Need, folder: Path) -> "Storage":
-        """What must give way goes in this order: slabs that wait, the image, the labels, the sums."""
-        waiting = 2
+        """What must give way goes in this order: slabs that wait, their rows, the image, the labels, the sums."""
         held = {"image": need.image, "labels": need.labels, "sums": need.sums}
-        if sum(held.values()) + waiting * need.slab > budget:
-            waiting = 1
+        waiting, rows = next(
+            (way for way in SLABS if sum(held.values()) + slabs(need, *way) <= budget),
+            SLABS[-1],
+        )
         on_disk: list[str] = []
         for name in held:
-            if sum(held[n] for n in held if n not in on_disk) + waiting * need.slab > budget:
+            if sum(held[n] for n in held if n not in on_disk) + slabs(need, waiting, rows) > budget:
                 on_disk.append(name)
-        return cls(folder, tuple(on_disk), waiting)
+        return cls(folder, tuple(on_disk), waiting, rows)
 
     def zeros(self, what: str, shape: Sequence[int], kind: Any) -> np.ndarray:
         """An array of zeros for `image`, `labels` or `sums`."""
@@ -68,6 +72,11 @@ class Storage:
         """Let the system take back what it holds in memory of arrays that are files."""
         for array in self._maps:
             array._mmap.madvise(mmap.MADV_DONTNEED) if hasattr(mmap, "MADV_DONTNEED") else None
+
+
+def slabs(need: Need, waiting: int, rows: int) -> int:
+    """Bytes of those that wait and of the one that is being made, each with the last row of the one before."""
+    return (waiting + 1) * (rows + 1) * need.row
 
 
 def default_budget() -> int:

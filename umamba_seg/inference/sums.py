@@ -43,7 +43,15 @@ class Accumulator(Protocol):
         """Note that there is a tile here."""
 
     def finish(self, rows: slice, *plane: slice) -> np.ndarray:
-        """The means of some rows held, averaged over the folds, (c, rows, y, x) in float32; of a part of the plane."""
+        """The means of some rows held, averaged over the folds, (c, 1 + rows, y, x) in float32.
+
+        Args:
+            rows: Which.
+            plane: A part of y and of x.
+
+        Returns:
+            The first row is left to whoever knows the row before.
+        """
 
     def move_on(self, rows: int) -> None:
         """Forget rows that are finished."""
@@ -86,15 +94,15 @@ class Sums:
         self._add(self.counts, self.ones, start)
 
     def finish(self, rows: slice, *plane: slice) -> np.ndarray:
-        """The means of some rows held, averaged over the folds, (c, rows, y, x); of a part of the plane."""
-        box = (rows, *plane)
-        counts = self.counts[(0, *box)]
-        means = np.empty((self.sums[0].shape[0], *counts.shape), np.float32)
-        _mean_half(self.sums[0][(slice(None), *box)], counts, means)
+        """The means of some rows held, (c, 1 + rows, y, x)."""
+        corner = (rows.start, plane[0].start, plane[1].start)
+        shape = [1 + rows.stop - rows.start, *(side.stop - side.start for side in plane)]
+        means = np.zeros((len(self.sums[0]), *shape), np.float32)
+        _mean_half(self.sums[0], self.counts, *corner, means)
         if len(self.sums) > 1:
-            other = np.empty_like(means)
+            other = np.zeros_like(means)
             for sums in self.sums[1:]:
-                _mean_half(sums[(slice(None), *box)], counts, other)
+                _mean_half(sums, self.counts, *corner, other)
                 _add_rounded(means, other)
             _divide_rounded(means, np.float32(len(self.sums)))
         return means
@@ -132,9 +140,12 @@ class PreciseSums(Sums):
         self.counts[(0, *self._box(start))] += self.folds * self.weights
 
     def finish(self, rows: slice, *plane: slice) -> np.ndarray:
-        """The means of some rows held, (c, rows, y, x); of a part of the plane."""
+        """The means of some rows held, (c, 1 + rows, y, x)."""
         box = (slice(None), rows, *plane)
-        return np.ascontiguousarray(self.sums[0][box] / self.counts[box])
+        counts = self.counts[box]
+        whole = _slab(len(self.sums[0]), counts.shape[1:])
+        np.divide(self.sums[0][box], counts, out=whole[:, 1:])
+        return whole
 
     def _box(self, start: Start) -> tuple[slice, slice, slice]:
         return _box(start, self.first, self.weights.shape)
@@ -178,14 +189,16 @@ class DeviceSums:
 
     @torch.inference_mode()
     def finish(self, rows: slice, *plane: slice) -> np.ndarray:
-        """The means of some rows held, averaged over the folds, (c, rows, y, x); of a part of the plane."""
+        """The means of some rows held, (c, 1 + rows, y, x)."""
         box = (rows, *plane)
         means = self.sums[0][(slice(None), *box)] / self.counts[box]
         for sums in self.sums[1:]:
             means += sums[(slice(None), *box)] / self.counts[box]
         if len(self.sums) > 1:
             means /= len(self.sums)
-        return means.float().cpu().numpy()
+        whole = _slab(len(means), means.shape[1:])
+        whole[:, 1:] = means.float().cpu().numpy()
+        return whole
 
     @torch.inference_mode()
     def move_on(self, rows: int) -> None:
@@ -212,49 +225,63 @@ def _box(start: Start, first: int, size: tuple[int, ...]) -> tuple[slice, slice,
     return slice(z, z + size[0]), slice(y, y + size[1]), slice(x, x + size[2])
 
 
+def _slab(classes: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty((classes, 1 + shape[0], *shape[1:]), np.float32)
+
+
 def _parts(classes: int, pieces: int) -> Iterator[slice]:
     pieces = max(1, min(pieces, classes))
     return (slice(classes * i // pieces, classes * (i + 1) // pieces) for i in range(pieces))
 
 
-@numba.njit(nogil=True, cache=True)
+# Lines of flat arrays: only of those numba knows that neighbours lie side by side, which vector code needs.
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _add_half(sums: np.ndarray, tile: np.ndarray, weights: np.ndarray, z: int, y: int, x: int) -> bool:
-    """Whether all sums are finite."""
+    """Add a weighted tile; whether all sums are finite."""
     classes, depth, height, width = tile.shape
+    flat, values, counts = sums.reshape(-1), tile.reshape(-1), weights.reshape(-1)
     beyond = np.int32(0)
     for c in range(classes):
         for i in range(depth):
             for j in range(height):
-                line = sums[c, z + i, y + j, x : x + width]
-                values = tile[c, i, j]
-                counts = weights[i, j]
+                to = ((c * sums.shape[1] + z + i) * sums.shape[2] + y + j) * sums.shape[3] + x
+                line = (i * height + j) * width
+                of = c * depth * height * width + line
+                held, more, share = flat[to : to + width], values[of : of + width], counts[line : line + width]
                 for k in range(width):
-                    total = from_half(line[k]) + values[k] * counts[k]
+                    total = from_half(held[k]) + more[k] * share[k]
                     beyond |= np.int32(0) if abs(total) < LARGEST_HALF else np.int32(1)  # NaN compares false
-                    line[k] = to_half(total)
+                    held[k] = to_half(total)
     return beyond == 0
 
 
-@numba.njit(nogil=True, cache=True)
-def _mean_half(sums: np.ndarray, counts: np.ndarray, means: np.ndarray) -> None:
-    classes, rows, height, width = means.shape
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _mean_half(sums: np.ndarray, counts: np.ndarray, begin: int, y: int, x: int, out: np.ndarray) -> None:
+    """The means of rows from `begin`, of the plane from (y, x), into all but the first row of `out`."""
+    classes, rows, height, width = out.shape
+    flat, weights, means = sums.reshape(-1), counts.reshape(-1), out.reshape(-1)
     for c in range(classes):
-        for i in range(rows):
+        for i in range(1, rows):
             for j in range(height):
+                line = ((begin + i - 1) * sums.shape[2] + y + j) * sums.shape[3] + x
+                of = c * sums.shape[1] * sums.shape[2] * sums.shape[3] + line
+                to = ((c * rows + i) * height + j) * width
+                held, share, mean = flat[of : of + width], weights[line : line + width], means[to : to + width]
                 for k in range(width):
-                    mean = from_half(sums[c, i, j, k]) / from_half(counts[i, j, k])
-                    means[c, i, j, k] = from_half(to_half(mean))
+                    mean[k] = from_half(to_half(from_half(held[k]) / from_half(share[k])))
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _add_rounded(means: np.ndarray, other: np.ndarray) -> None:
-    for one, more in zip(means.reshape(-1, means.shape[-1]), other.reshape(-1, means.shape[-1])):  # noqa: B905
-        for k in range(one.size):
-            one[k] = from_half(to_half(one[k] + more[k]))
+    flat, more = means.reshape(-1), other.reshape(-1)
+    for k in range(flat.size):
+        flat[k] = from_half(to_half(flat[k] + more[k]))
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _divide_rounded(means: np.ndarray, count: np.float32) -> None:
-    for one in means.reshape(-1, means.shape[-1]):
-        for k in range(one.size):
-            one[k] = from_half(to_half(one[k] / count))
+    flat = means.reshape(-1)
+    for k in range(flat.size):
+        flat[k] = from_half(to_half(flat[k] / count))
