@@ -100,11 +100,14 @@ class MadeUp:
         if self.previous:
             configuration["previous_stage"] = self.previous
         intensities = {"mean": 100.0, "std": 60.0, "percentile_00_5": -50.0, "percentile_99_5": 260.0}
+        is_picture = self.reader == "NaturalImage2DIO"
+        across = ((), ()) if len(self.tile) == 3 else ((999.0,), (1,)) if is_picture else ((4.0,), (16,))
         backward = [self.transpose.index(axis) for axis in range(3)]
         return {
             "dataset_name": "Dataset999_MadeUp", "plans_name": "madeUpPlans", "image_reader_writer": self.reader,
-            "original_median_spacing_after_transp": list(self.spacing), "label_manager": "LabelManager",
-            "original_median_shape_after_transp": list(self.tile), "experiment_planner_used": "ExperimentPlanner",
+            "original_median_spacing_after_transp": [*across[0], *self.spacing], "label_manager": "LabelManager",
+            "original_median_shape_after_transp": [*across[1], *self.tile],
+            "experiment_planner_used": "ExperimentPlanner",
             "transpose_forward": list(self.transpose), "transpose_backward": backward,
             "configurations": {self.configuration: configuration},
             "foreground_intensity_properties_per_channel": {

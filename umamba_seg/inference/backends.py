@@ -1,6 +1,7 @@
 """What computes a tile: torch, on any device."""
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from umamba_seg.inference.model_folder import Weights
+
+COMPILE, YES = "nnUNet_compile", ("true", "1", "t")  # as nnU-Net's predictor reads it
 
 
 class Backend(Protocol):
@@ -38,7 +41,9 @@ class TorchBackend:
         self.device = torch.device(device)
         if device == "cuda":
             torch.backends.cudnn.benchmark = True  # tiles have one size
-        self.networks: list[nn.Module] = [network.to(self.device) for network in weights.networks()]
+        networks: list[nn.Module] = [network.to(self.device) for network in weights.networks()]
+        is_compiled = os.environ.get(COMPILE, "").lower() in YES
+        self.networks = [torch.compile(network) for network in networks] if is_compiled else networks
         self.folds = len(self.networks)
         self.flips = flips(weights.mirror_axes) if mirror else []
         self.precision = precision

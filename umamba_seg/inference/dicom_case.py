@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from umamba_seg.errors import UsageError
+from umamba_seg.errors import DataError, UsageError
 from umamba_seg.inference.cases import Case
 
 
@@ -34,7 +34,12 @@ def converted(
     """
     from umamba_seg.inference.dicom import choose, read_series, series_in
 
-    found = series_in(folder)
+    try:
+        found = series_in(folder)
+    except DataError as fault:
+        if fault.code != "no-dicom":
+            raise
+        found = []
     if not found:
         yield None
         return

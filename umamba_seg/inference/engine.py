@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from umamba_seg.errors import DataError, UsageError
+from umamba_seg.errors import DataError, UsageError, unknown
 from umamba_seg.inference.backends import Backend, TorchBackend
 from umamba_seg.inference.decide import Decision, ProbableDecision, Rule, WholeDecision
 from umamba_seg.inference.model_folder import Weights
@@ -24,6 +24,7 @@ from umamba_seg.inference.sums import Accumulator, DeviceSums, PreciseSums, Sums
 from umamba_seg.inference.tiles import Window, padding
 
 LEAST_BUDGET = 64 * 2**20  # bytes; with less than that nothing can be done
+WORDS = {"accumulate": ("nnunet", "fp32"), "precision": ("auto", "fp32", "bf16"), "backend": ("torch", "openvino")}
 
 OnTile = Callable[[int, int], None]
 
@@ -53,7 +54,13 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.step <= 1:
             what = f"the step must be above 0 and at most 1, got {self.step:g}"
-            raise UsageError(what, where="--step", code="bad-number")
+            raise UsageError(what, where="--step", how=["0.5 is nnU-Net's"], code="bad-number")
+        if self.memory is not None and self.memory <= 0:
+            how = ["leave it out to use half of what is free"]
+            raise UsageError("the memory must be above 0 GB", where="--memory", how=how, code="bad-number")
+        for name, known in WORDS.items():
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known, where=f"--{name}")
 
     def changed(self) -> dict[str, object]:
         """What is not nnU-Net's way, by name."""
@@ -115,13 +122,11 @@ class Engine:
 
     def prepare(self, image: np.ndarray, properties: dict[str, Any], previous: np.ndarray | None = None) -> Prepared:
         """Bring an image from the plan's reader onto the network's grid."""
-        make = None
-        if self.options.memory is not None:
 
-            def make(shape: tuple[int, ...]) -> np.ndarray:
-                return self._storage(shape[1:], image.shape[1:], shape[0]).zeros("image", shape, np.float32)
+        def storage(grid: Sequence[int], channels: int) -> Storage:
+            return self._storage(grid, image.shape[1:], channels)
 
-        return prepare(image, properties, self.weights, previous=previous, threads=self.threads, make=make)
+        return prepare(image, properties, self.weights, storage, previous=previous, threads=self.threads)
 
     def labels(
         self,
@@ -140,19 +145,18 @@ class Engine:
         Raises:
             DataError: The network gives numbers that are none.
         """
-        geometry, backward = prepared.geometry, self.weights.model.plans.transpose_backward
-        storage = self._storage(geometry.grid, geometry.full, prepared.image.shape[0])
+        geometry, storage, backward = prepared.geometry, prepared.storage, self.weights.model.plans.transpose_backward
         if storage.on_disk:
             names = ", ".join(storage.on_disk)
             self.tell(f"{names} of {'×'.join(map(str, geometry.full))} voxels lie on disk to stay within the budget")
         full = storage.zeros("labels", geometry.full, self.label_type)
         sink = self._sink(geometry, full, probabilities)
         is_precise = self.options.accumulate == "fp32"
-        if not self._sweep(prepared, sink.take, storage, on_tile, is_precise=is_precise):
+        if not self._sweep(prepared, sink.take, on_tile, is_precise=is_precise):
             sink = sink.anew(self._rule(is_rounded=False))
             if not is_precise:
                 self.tell("sums beyond half precision: the case is summed in float32, where nnU-Net gives up")
-            if is_precise or not self._sweep(prepared, sink.take, storage, on_tile, is_precise=True):
+            if is_precise or not self._sweep(prepared, sink.take, on_tile, is_precise=True):
                 raise DataError("the network gives NaN or infinite numbers", code="not-finite")
         sink.finish()
         return full.transpose(backward)
@@ -227,13 +231,12 @@ class Engine:
         self,
         prepared: Prepared,
         take: Callable[[np.ndarray], None],
-        storage: Storage,
         on_tile: OnTile,
         *,
         is_precise: bool,
     ) -> bool:
         """Send all tiles through the network and hand on finished rows; whether all sums were finite."""
-        grid = prepared.geometry.grid
+        grid, storage = prepared.geometry.grid, prepared.storage
         window = self.window(grid)
         before = [low for low, _ in padding(grid, window.tile)]
         sums = self._accumulator(window, storage, is_precise=is_precise)

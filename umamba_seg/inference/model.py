@@ -98,8 +98,11 @@ class Model:
 
     @property
     def image_axes(self) -> int:
-        """How many axes an image must have."""
-        return 3 if self.folder.plans.plans["image_reader_writer"] != "NaturalImage2DIO" else 2
+        """How many axes an image must have; 2 where nnU-Net gave the training images a third of one long voxel."""
+        plans = self.folder.plans.plans
+        shape, spacing = plans["original_median_shape_after_transp"], plans["original_median_spacing_after_transp"]
+        is_flat = any(n == 1 and length > 900 * min(spacing) for n, length in zip(shape, spacing, strict=True))
+        return 2 if is_flat or plans["image_reader_writer"] == "NaturalImage2DIO" else 3
 
     def predict(self, image: Path | str | Sequence[Path | str]) -> Segmentation:
         """Segment one image: its file, or one for each channel.

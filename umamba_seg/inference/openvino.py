@@ -47,12 +47,12 @@ class OpenvinoBackend:
     name = "openvino"
 
     def __init__(self, networks: Sequence[Callable[[Tensor], Tensor]], axes: Sequence[tuple[int, ...]]) -> None:
-        self.networks, self.axes = networks, axes
+        self.networks, self.flips = networks, list(axes)
         self.folds = len(networks)
 
     def __call__(self, fold: int, tiles: Tensor) -> Tensor:
         """The logits, averaged over mirrored tiles where that was asked for."""
-        return averaged(self.networks[fold], tiles, self.axes)
+        return averaged(self.networks[fold], tiles, self.flips)
 
 
 def why_not(weights: Weights, device: str) -> str | None:

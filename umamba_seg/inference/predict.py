@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from umamba_seg.errors import DataError, Interrupted, PartlyDoneError, UsageError
+from umamba_seg.errors import BackendUnavailableError, DataError, Interrupted, PartlyDoneError, UsageError
 from umamba_seg.files import told_when_full, write_text
 from umamba_seg.inference.cases import Case, all_cases, part_of
 from umamba_seg.inference.ledger import Ledger
@@ -21,6 +21,7 @@ from umamba_seg.progress import OnProgress, ignore
 from umamba_seg.run_record import RunRecord, sha256
 
 if TYPE_CHECKING:
+    from umamba_seg.inference.case_run import CaseRun
     from umamba_seg.inference.estimate import Estimate
     from umamba_seg.inference.model import Model
 
@@ -131,62 +132,81 @@ def predict(
     memory = None if memory_gb is None else int(memory_gb * GB)
     options = Options(mirror, step, accumulate, precision, backend, batch, memory)
     with ExitStack() as stack:
-        place = stack.enter_context(model_folder(model))
-        folder = ModelFolder.open(place, folds)
+        folder = ModelFolder.open(stack.enter_context(model_folder(model)), folds)
         if fast:
             options, folder = _fast(options, folder, folds)
-        cases = stack.enter_context(_cases(inputs, Path(output), folder, series, resample_tilt=resample_tilt))
-        cases = part_of(cases, part)
-        chosen = choose_device(device)
+        found = stack.enter_context(_cases(inputs, Path(output), folder, series, resample_tilt=resample_tilt))
+        cases, chosen = part_of(found, part), choose_device(device)
         changed = options.changed() | _left_out(folder)
         result = PredictResult(Path(model), folder.folds, chosen, (), is_dry_run=dry_run, changed=changed)
         if not cases:
             return result
-        targets = cases[0].target.parent
-        ledger = Ledger(targets, part)
-        images = {case.name: _hash(case.files) for case in cases}
         settings = json.dumps([folder.folds, options.changed(), save_probabilities, str(previous_stage or "")])
-        method = _hash([folder.folder / "plans.json", *folder.checkpoints], settings)
+        job = _Job.of(cases, Ledger(cases[0].target.parent, part), _method(folder, settings), overwrite=overwrite)
+        result = replace(result, files=tuple(case.target for case in cases), reused=len(cases) - len(job.wanted))
+        if not job.wanted:
+            return replace(result, seconds=time.monotonic() - began)
+        scratch = stack.enter_context(_scratch(None if dry_run else job.folder))
+        loaded = _load(folder, chosen, options, previous_stage, trust, scratch, tell, fast=fast)
+        stack.callback(loaded.close)
+        changed = loaded.engine.options.changed() | _left_out(folder)
+        result = replace(result, changed=changed, estimate=_estimate(loaded, job.wanted, tell))
+        if not dry_run:
+            from umamba_seg.inference.case_run import CaseRun, Extras
+
+            extras = Extras(save_probabilities, preview)
+            run = CaseRun(loaded, extras, scratch, check=check, report=report, tell=tell)
+            files = job.do(run, with_statistics=statistics)
+            result = replace(result, files=files, failed=run.failed, remarks=run.remarks)
+        return replace(result, seconds=time.monotonic() - began)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What there is to do: which cases, and how it is noted that they are done."""
+
+    cases: list[Case]
+    wanted: list[Case]
+    images: Mapping[str, str]
+    method: str
+    ledger: Ledger
+
+    @classmethod
+    def of(cls, cases: list[Case], ledger: Ledger, method: str, *, overwrite: bool) -> "_Job":
+        images = {case.name: _hash(case.files) for case in cases}
         reused = {c.name for c in cases if ledger.is_done(c.name, c.target, images[c.name], method)}
         wanted = [case for case in cases if overwrite or case.name not in reused]
         _check_targets([case.target for case in wanted], overwrite)
-        result = replace(result, reused=len(cases) - len(wanted))
-        if not wanted:
-            return replace(result, files=tuple(case.target for case in cases), seconds=time.monotonic() - began)
-        if dry_run:
-            result = replace(result, files=tuple(case.target for case in cases))
-            scratch = stack.enter_context(TemporaryDirectory(prefix="umamba-"))
-        else:
-            record = RunRecord.begin("predict", device=chosen, inputs=_there(cases))
-            targets.mkdir(parents=True, exist_ok=True)
-            scratch = stack.enter_context(_scratch(targets))
-        loaded = _load(folder, chosen, options, previous_stage, trust, Path(scratch), tell)
-        stack.callback(loaded.close)
-        result = replace(result, estimate=_estimate(loaded, wanted, options, tell))
-        if dry_run:
-            return replace(result, seconds=time.monotonic() - began)
-        from umamba_seg.inference.case_run import CaseRun, Extras
+        return cls(cases, wanted, images, method, ledger)
 
-        extras = Extras(save_probabilities, preview)
-        run = CaseRun(loaded, extras, Path(scratch), check=check, report=report, tell=tell)
-        with told_when_full(targets):
-            _write_nnunet_files(loaded, targets, options)
-            was_stopped = run.all(wanted, ledger, images, method)
-            if statistics and not was_stopped:
-                run.write_statistics(cases)
-            files = tuple(case.target for case in cases if case.name in reused | set(run.done))
+    @property
+    def folder(self) -> Path:
+        return self.cases[0].target.parent
+
+    def do(self, run: "CaseRun", *, with_statistics: bool) -> tuple[Path, ...]:
+        """Segment what is wanted and write the records; the label maps that are there then."""
+        model = run.model
+        inputs = [file for case in self.cases for file in case.files if file.is_file()]
+        record = RunRecord.begin("predict", device=model.engine.device, inputs=inputs)
+        with told_when_full(self.folder):
+            _write_nnunet_files(model, self.folder)
+            was_stopped = run.all(self.wanted, self.ledger, self.images, self.method)
+            undone = {case.name for case in self.wanted} - set(run.done)
+            files = tuple(case.target for case in self.cases if case.name not in undone)
+            if with_statistics and not was_stopped:
+                run.write_statistics([case for case in self.cases if case.name not in undone])
             code = Interrupted.exit_code if was_stopped else PartlyDoneError.exit_code if run.failed else 0
-            record.content["options"] = {"folds": list(folder.folds), **asdict(options)}
-            record.finish(targets, outputs=files, exit_code=code)
+            record.content["options"] = {"folds": list(model.folder.folds), **asdict(model.engine.options)}
+            record.finish(self.folder, outputs=files, exit_code=code)
         if was_stopped:
-            what = f"stopped; {len(files)} of {len(cases)} label maps are in {targets}"
+            what = f"stopped; {len(files)} of {len(self.cases)} label maps are in {self.folder}"
             raise Interrupted(what, how=["run the same command to go on"], code="interrupted")
         if not files:
             name, reason = next(iter(run.failed.items()))
-            what = f"no case could be segmented; {name}: {reason}"
+            what, where = f"no case could be segmented; {name}: {reason}", str(self.cases[0].files[0].parent)
             how = ["umamba check finds faults of data sets"]
-            raise DataError(what, where=_shown(inputs), how=how, code="unreadable-image")
-        return replace(result, files=files, seconds=time.monotonic() - began, failed=run.failed, remarks=run.remarks)
+            raise DataError(what, where=where, how=how, code="unreadable-image")
+        return files
 
 
 def _fast(options: Any, folder: ModelFolder, folds: Sequence[int | str]) -> tuple[Any, ModelFolder]:
@@ -226,14 +246,13 @@ def _has_images(path: Path, folder: ModelFolder) -> bool:
     return any(file.name.endswith(tuple(folder.endings)) for file in path.iterdir())
 
 
-def _there(cases: Sequence[Case]) -> list[Path]:
-    return [file for case in cases for file in case.files if file.is_file()]
-
-
 @contextmanager
-def _scratch(targets: Path) -> Iterator[str]:
-    with told_when_full(targets), TemporaryDirectory(dir=targets, prefix=".umamba-") as spare:
-        yield spare
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    """For what lies on disk for a while: beside the label maps, or anywhere where there will be none."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with told_when_full(folder or Path()), TemporaryDirectory(dir=folder, prefix=".umamba-") as spare:
+        yield Path(spare)
 
 
 def _load(
@@ -244,25 +263,26 @@ def _load(
     trust: bool,
     scratch: Path,
     tell: Tell,
+    *,
+    fast: bool,
 ) -> "Model":
     from umamba_seg.inference.model import load_model
 
-    return load_model(
-        folder.folder,
-        folds=folder.folds,
-        device=device,
-        options=options,
-        previous=previous,
-        trust=trust,
-        scratch=scratch,
-        tell=tell,
-    )
+    settings: dict[str, Any] = {"folds": folder.folds, "device": device, "previous": previous, "trust": trust}
+    settings |= {"scratch": scratch, "tell": tell}
+    try:
+        return load_model(folder.folder, options=options, **settings)
+    except BackendUnavailableError as fault:
+        if not fast:
+            raise
+        tell(f"{fault.what}; torch is used")
+        return load_model(folder.folder, options=replace(options, backend="torch"), **settings)
 
 
-def _estimate(model: "Model", cases: Sequence[Case], options: Any, tell: Tell) -> "Estimate":
+def _estimate(model: "Model", cases: Sequence[Case], tell: Tell) -> "Estimate":
     from umamba_seg.inference.estimate import estimate
 
-    found = estimate(model, cases)
+    options, found = model.engine.options, estimate(model, cases)
     tell(found.sentence())
     flips = len(model.engine.backend.flips)
     if options.mirror and flips:
@@ -270,6 +290,10 @@ def _estimate(model: "Model", cases: Sequence[Case], options: Any, tell: Tell) -
     if changed := options.changed():
         tell("not as nnU-Net does it: " + ", ".join(f"{name} {value}" for name, value in changed.items()))
     return found
+
+
+def _method(folder: ModelFolder, settings: str) -> str:
+    return _hash([folder.folder / "plans.json", *folder.checkpoints], settings)
 
 
 def _hash(files: Sequence[Path], more: str = "") -> str:
@@ -288,8 +312,9 @@ def _check_targets(targets: Sequence[Path], overwrite: bool) -> None:
         raise UsageError(what, where=str(there[0].parent), how=how, code="output-exists")
 
 
-def _write_nnunet_files(model: "Model", targets: Path, options: Any) -> None:
+def _write_nnunet_files(model: "Model", targets: Path) -> None:
     """What nnU-Net's own post-processing and ensembling look for beside label maps; what is there stays."""
+    options = model.engine.options
     arguments = {"tile_step_size": options.step, "use_mirroring": options.mirror, "folds": list(model.folder.folds)}
     contents = {
         "dataset.json": model.folder.dataset_json,
@@ -299,7 +324,3 @@ def _write_nnunet_files(model: "Model", targets: Path, options: Any) -> None:
     for name, content in contents.items():
         if not (targets / name).exists():
             write_text(targets / name, json.dumps(content, indent=4))
-
-
-def _shown(inputs: Path | str | Sequence[Path | str]) -> str:
-    return str(inputs) if isinstance(inputs, Path | str) else ", ".join(map(str, inputs))

@@ -12,6 +12,7 @@ import numpy as np
 from umamba_seg.inference.model_folder import ModelFolder, Weights
 from umamba_seg.inference.plans import Configuration
 from umamba_seg.inference.resize import resize
+from umamba_seg.inference.storage import Storage
 
 ANISOTROPIC = 3.0  # voxels longer than others by more than this are resized slice by slice
 OURS = "resample_data_or_seg_to_shape"  # nnU-Net's function that `resize` stands for
@@ -57,10 +58,11 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An image on the network's grid, (c, z, y, x) in float32."""
+    """An image on the network's grid, (c, z, y, x) in float32, and where its other arrays will lie."""
 
     image: np.ndarray
     geometry: Geometry
+    storage: Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +123,10 @@ def prepare(
     image: np.ndarray,
     properties: dict[str, Any],
     weights: Weights,
+    storage_for: Callable[[Sequence[int], int], Storage],
     *,
     previous: np.ndarray | None = None,
     threads: int = 1,
-    make: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> Prepared:
     """Bring an image onto the network's grid.
 
@@ -132,9 +134,9 @@ def prepare(
         image: (c, z, y, x) as the plan's reader gives it; taken over, not copied.
         properties: From the reader; `spacing` along z, y, x.
         weights: Of the model.
+        storage_for: Decides where arrays lie for a grid and so many channels.
         previous: For cascades the label map of the stage before, (z, y, x).
         threads: How many may work.
-        make: Makes the array of the result; in memory unless given.
     """
     forward = weights.model.plans.transpose_forward
     image = np.asarray(image, np.float32).transpose(0, *(axis + 1 for axis in forward))
@@ -149,17 +151,15 @@ def prepare(
     grid = tuple(round(old / new * size) for old, new, size in zip(spacing, target, image.shape[1:], strict=True))
     image = _normalise(image, mask, weights)
     channels = image.shape[0] + (len(weights.model.labels.foreground_labels) if previous is not None else 0)
-    out = (make or _zeros)((channels, *grid))
+    storage = storage_for(grid, channels)
+    out = storage.zeros("image", (channels, *grid), np.float32)
     _resample(image, out[: image.shape[0]], spacing, target, weights, threads)
     if previous is not None:
         assert mask is not None
         out[image.shape[0] :] = _one_hot(previous.transpose(forward)[box], mask, grid, spacing, target, weights)
     geometry = Geometry(properties, full, box, tuple(spacing), grid, tuple(target))  # type: ignore[arg-type]
-    return Prepared(out, geometry)
-
-
-def _zeros(shape: tuple[int, ...]) -> np.ndarray:
-    return np.zeros(shape, np.float32)
+    storage.give_way()
+    return Prepared(out, geometry, storage)
 
 
 def _crop(image: np.ndarray, *, needs_mask: bool) -> tuple[Box, np.ndarray | None]:
