@@ -53,6 +53,7 @@ def phantoms(phantoms_planned_once: Path, umamba: Umamba) -> Umamba:
     workspace = umamba.folder / "umamba_workspace"
     shutil.copytree(phantoms_planned_once / "umamba_workspace", workspace)
     umamba.variables |= {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "0"}
+    umamba.variables["XDG_CACHE_HOME"] = str(phantoms_planned_once / "cache")  # kernels are compiled once
     umamba.variables |= {
         name: str(workspace / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     }

@@ -14,6 +14,8 @@ import psutil
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 DATASET = "Dataset900_Phantoms"
+# stock commands too: beside other programs, threads that spin while they wait make a training step take minutes
+PATIENT = {"OMP_WAIT_POLICY": "passive"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Umamba:
         return subprocess.Popen(
             [str(word) for word in command],
             cwd=self.folder,
-            env={**os.environ, "COLUMNS": "160", **self.variables, **variables},
+            env={**PATIENT, **os.environ, "COLUMNS": "160", **self.variables, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,9 +1,14 @@
 """What to say of a worker process that ended before its work did: which one, on what, how, and how full memory was."""
 
+import _thread
+import multiprocessing
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
@@ -13,6 +18,7 @@ from umamba_seg.errors import DataError, MachineError, ResourceError, UmambaErro
 _CGROUP = Path("/sys/fs/cgroup")
 # what the system sends for want of memory, or of shared memory; names, since Windows knows neither
 _FOR_WANT_OF_MEMORY = ("SIGKILL", "SIGBUS")
+SECONDS_BETWEEN_LOOKS, SECONDS_FOR_THE_HOST = 0.2, 2.0
 _OF_A_CRASH = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP")
 
 
@@ -58,7 +64,7 @@ class Worker:
 
     Args:
         number: From 1.
-        count: How many there are.
+        count: How many there are; 0 where nobody knows which it is.
         kind: What they are for, as in `loading worker`.
         doing: As in `preprocessing`.
         case: The case it had; empty where nobody knows.
@@ -71,12 +77,12 @@ class Worker:
     case: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.number} of {self.count}"
+        return f"{self.kind} {self.number} of {self.count}" if self.count else self.kind
 
     @property
     def at_work(self) -> str:
         """What it was doing, as the end of a sentence."""
-        return f" while {self.doing} {self.case}" if self.case else ""
+        return f" while {self.doing} {self.case}" if self.case else f" while {self.doing}" if not self.count else ""
 
 
 def ended(worker: Worker, exit_code: int | None, memory: Memory, *, where: str, fewer: str, stays: str) -> UmambaError:
@@ -139,3 +145,66 @@ def failed(
     if kind == "data":
         return DataError(what, where=where, how=how, code="bad-case")
     return UmambaError(what, where=where, how=how, code="worker-failed")
+
+
+@contextmanager
+def told_of_deaths(doing: str, *, where: str, fewer: str, stays: str) -> Iterator[None]:
+    """Turn the death of a child process inside the block into an error.
+
+    Pools of the standard library put a new worker in the place of a dead one and wait for ever for what that one had.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can be called away
+        yield
+        return
+    watch = _Watch()
+    try:
+        with watch:
+            yield
+    except (KeyboardInterrupt, RuntimeError) as fault:
+        if watch.exit_code is None:
+            raise
+        worker = Worker(0, 0, "a worker", doing)
+        raise ended(worker, watch.exit_code, watch.fullest, where=where, fewer=fewer, stays=stays) from fault
+
+
+class _Watch:
+    """Looks at the children of this process, and calls the main thread away some time after one has died.
+
+    Attributes:
+        exit_code: Of the first that died; None as long as none has.
+        fullest: How full memory was.
+    """
+
+    def __init__(self) -> None:
+        self.exit_code: int | None = None
+        self.fullest = memory_in_use()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        memory, known = MemoryWatch(), set[BaseProcess]()
+        while not self._is_over.wait(SECONDS_BETWEEN_LOOKS):
+            memory.look()
+            known |= set(multiprocessing.active_children())
+            # a pool ends its workers by SIGTERM
+            codes = [child.exitcode for child in known if child.exitcode not in (None, 0, -signal.SIGTERM)]
+            if codes:
+                self.exit_code, self.fullest = codes[0], memory.fullest()
+                while not self._is_over.wait(SECONDS_FOR_THE_HOST):  # which notices some deaths by itself
+                    _interrupt_main_thread()  # again and again: ending a pool waits for a lock that the dead may have
+                return
+
+
+def _interrupt_main_thread() -> None:
+    ident = threading.main_thread().ident
+    if sys.platform == "win32" or ident is None:
+        _thread.interrupt_main()
+    else:
+        signal.pthread_kill(ident, signal.SIGINT)  # which ends waiting for a lock, as interrupt_main does not

@@ -13,7 +13,10 @@ from umamba_seg.errors import Interrupted, ModelError, ResourceError, UsageError
 from umamba_seg.files import told_when_full
 from umamba_seg.nnunet.train_checks import check_fold, check_numbers, load_plans
 from umamba_seg.progress import OnProgress, ignore
+from umamba_seg.workers import told_of_deaths
 from umamba_seg.workspace import find_dataset, locate, read_json
+
+TRAINED = "the model is trained, its validation is not"
 
 if TYPE_CHECKING:
     from umamba_seg.training.managed import ManagedTraining
@@ -270,10 +273,13 @@ def _validate(run: "ManagedTraining", save_probabilities: bool) -> float | None:
     summary = run.folder / "validation" / "summary.json"
     if not summary.is_file() or save_probabilities:
         try:
-            run.perform_actual_validation(save_probabilities)
+            with told_of_deaths(
+                "writing predictions", where=str(run.folder), fewer="nnUNet_def_n_proc=1", stays=TRAINED
+            ):
+                run.perform_actual_validation(save_probabilities)
         except KeyboardInterrupt:
             how = ["run the same command to validate", "or add --no-validation"]
-            raise Interrupted("the model is trained, its validation is not", where=str(run.folder), how=how) from None
+            raise Interrupted(TRAINED, where=str(run.folder), how=how) from None
     if not summary.is_file():  # another process writes it
         return None
     mean = read_json(summary).get("foreground_mean")

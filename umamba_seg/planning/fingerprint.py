@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from umamba_seg.errors import DataError
+from umamba_seg.errors import DataError, UmambaError
 from umamba_seg.planning.provenance import Notes
 from umamba_seg.progress import OnProgress, Progress
+from umamba_seg.workers import told_of_deaths
 from umamba_seg.workspace import Dataset, read_json
 
 FILE = "dataset_fingerprint.json"
@@ -45,15 +46,19 @@ def _is_current(file: Path, cases: Mapping[str, Mapping[str, Any]], notes: Notes
 def _extract(dataset: Dataset, processes: int) -> None:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
 
+    fewer = f"-j {max(1, processes // 2)}"
     try:
-        extract_fingerprint_dataset(
-            dataset.id,
-            num_processes=processes,
-            check_dataset_integrity=True,
-            clean=True,
-            verbose=False,
-            show_progress_bar=False,
-        )
+        with told_of_deaths("reading the cases", where=dataset.name, fewer=fewer, stays="nothing is written yet"):
+            extract_fingerprint_dataset(
+                dataset.id,
+                num_processes=processes,
+                check_dataset_integrity=True,
+                clean=True,
+                verbose=False,
+                show_progress_bar=False,
+            )
+    except UmambaError:
+        raise
     except (RuntimeError, ValueError, AssertionError, OSError) as fault:
         reason = str(fault).strip().splitlines()[-1] if str(fault).strip() else type(fault).__name__
         how = ["-v shows what nnU-Net found, case by case"]

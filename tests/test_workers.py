@@ -1,0 +1,77 @@
+"""What is said of dead workers, and that nobody waits for them."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from functools import partial
+
+import pytest
+
+from umamba_seg import workers
+from umamba_seg.errors import DataError, MachineError, ResourceError
+from umamba_seg.workers import Memory, Worker, ended, told_of_deaths
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+MEMORY = Memory(31.2 * 2**30, 32 * 2**30)
+WORKER = Worker(2, 4, "worker", "resampling", "liver_017")
+WORDS = {"where": "folder", "fewer": "-j 1", "stays": "what is done stays"}
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "case", "kind"),
+    [
+        (-signal.SIGKILL, "a", ResourceError),
+        (-signal.SIGBUS, "a", ResourceError),
+        (-signal.SIGSEGV, "a", DataError),
+        (-signal.SIGSEGV, "", MachineError),
+        (-signal.SIGTERM, "a", MachineError),
+        (3, "a", DataError),
+        (3, "", MachineError),
+        (-999, "a", MachineError),
+    ],
+)
+def test_want_of_memory_a_case_and_the_machine_are_told_apart(exit_code, case, kind):
+    assert type(ended(Worker(1, 2, "worker", "reading", case), exit_code, MEMORY, **WORDS)) is kind
+
+
+def test_worker_case_signal_and_memory_are_in_one_sentence():
+    told = ended(WORKER, -signal.SIGKILL, MEMORY, **WORDS)
+    assert told.what == (
+        "worker 2 of 4 was killed by the system (signal 9) while resampling liver_017; 31.2 of 32.0 GB in use; "
+        "what is done stays"
+    )
+    assert "shared memory" in ended(WORKER, -signal.SIGBUS, MEMORY, **WORDS).how[0]
+
+
+def test_a_container_that_is_full_counts_before_a_machine_that_is_not(monkeypatch, tmp_path):
+    monkeypatch.setattr(workers, "_CGROUP", tmp_path)
+    machine = workers.memory_in_use()
+    (tmp_path / "memory.max").write_text("max")
+    (tmp_path / "memory.current").write_text("1000")
+    assert workers.memory_in_use().total == machine.total
+    (tmp_path / "memory.max").write_text("1024")
+    assert workers.memory_in_use() == Memory(1000, 1024)
+
+
+def die(number: int, _: object) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_a_pool_whose_worker_dies_is_not_waited_for():
+    began = time.monotonic()
+    with (
+        pytest.raises(ResourceError, match=r"a worker was killed by the system \(signal 9\) while reading; "),
+        told_of_deaths("reading", **WORDS),
+        multiprocessing.get_context("spawn").Pool(2) as pool,
+    ):
+        pool.map(partial(die, int(signal.SIGKILL)), range(2))
+    assert time.monotonic() - began < 120
+
+
+def test_what_ends_well_or_by_ctrl_c_is_left_alone():
+    with told_of_deaths("reading", **WORDS), multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(abs, [-1]) == [1]
+    with pytest.raises(KeyboardInterrupt), told_of_deaths("reading", **WORDS):
+        signal.raise_signal(signal.SIGINT)
