@@ -63,9 +63,11 @@ class Umamba:
 
 def first_child(process: subprocess.Popen[str], word: str) -> psutil.Process | None:
     """The oldest child of a program with this word in its command line, if there is one."""
-    found = []
-    for child in psutil.Process(process.pid).children():
-        with suppress(psutil.Error):  # it has ended meanwhile
+    found, children = [], []
+    with suppress(psutil.Error):  # it has ended meanwhile
+        children = psutil.Process(process.pid).children()
+    for child in children:
+        with suppress(psutil.Error):
             if any(word in part for part in child.cmdline()):
                 found.append(child)
     return min(found, key=lambda child: child.pid, default=None)

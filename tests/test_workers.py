@@ -30,6 +30,7 @@ WORDS = {"where": "folder", "fewer": "-j 1", "stays": "what is done stays"}
         (3, "a", DataError),
         (3, "", MachineError),
         (-999, "a", MachineError),
+        (None, "", ResourceError),
     ],
 )
 def test_want_of_memory_a_case_and_the_machine_are_told_apart(exit_code, case, kind):
@@ -68,6 +69,13 @@ def test_a_pool_whose_worker_dies_is_not_waited_for():
     ):
         pool.map(partial(die, int(signal.SIGKILL)), range(2))
     assert time.monotonic() - began < 120
+
+
+def test_what_nnunet_says_of_a_death_that_nobody_saw_is_said_better():
+    with pytest.raises(ResourceError, match="a worker was gone"), told_of_deaths("reading", **WORDS):
+        raise RuntimeError("Some background worker is 6 feet under. Yuck.")
+    with pytest.raises(RuntimeError, match="something else"), told_of_deaths("reading", **WORDS):
+        raise RuntimeError("something else")
 
 
 def test_what_ends_well_or_by_ctrl_c_is_left_alone():

@@ -18,6 +18,7 @@ from umamba_seg.errors import DataError, MachineError, ResourceError, UmambaErro
 _CGROUP = Path("/sys/fs/cgroup")
 # what the system sends for want of memory, or of shared memory; names, since Windows knows neither
 _FOR_WANT_OF_MEMORY = ("SIGKILL", "SIGBUS")
+_WORDS_OF_THE_HOST = ("6 feet under", "no longer alive")
 SECONDS_BETWEEN_LOOKS, SECONDS_FOR_THE_HOST = 0.2, 2.0
 _OF_A_CRASH = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP")
 
@@ -90,7 +91,7 @@ def ended(worker: Worker, exit_code: int | None, memory: Memory, *, where: str, 
 
     Args:
         worker: Which.
-        exit_code: Of the process as `multiprocessing` tells it: the negative number of a signal.
+        exit_code: Of the process as `multiprocessing` tells it: the negative number of a signal; None for unknown.
         memory: How full it was.
         where: The folder at fault.
         fewer: The option with which fewer workers run.
@@ -98,7 +99,7 @@ def ended(worker: Worker, exit_code: int | None, memory: Memory, *, where: str, 
     """
     what = f"{worker} was {_end(exit_code)}{worker.at_work}; {memory}; {stays}"
     name = _signal_name(exit_code)
-    if name in _FOR_WANT_OF_MEMORY:
+    if name in _FOR_WANT_OF_MEMORY or exit_code is None:
         how = [f"run the same command with {fewer}: it takes less memory", "in a container, give it more memory"]
         if name == "SIGBUS":
             how.insert(0, "in a container, give it more shared memory: docker run --shm-size 8g")
@@ -111,9 +112,11 @@ def ended(worker: Worker, exit_code: int | None, memory: Memory, *, where: str, 
 
 def _end(exit_code: int | None) -> str:
     name = _signal_name(exit_code)
+    if exit_code is None:
+        return "gone before it could be looked at, most often for want of memory,"
     if name is None:
         return f"gone with exit code {exit_code}"
-    number = -(exit_code or 0)
+    number = -exit_code
     return f"killed by the system (signal {number})" if name == "SIGKILL" else f"ended by signal {number} ({name})"
 
 
@@ -161,7 +164,7 @@ def told_of_deaths(doing: str, *, where: str, fewer: str, stays: str) -> Iterato
         with watch:
             yield
     except (KeyboardInterrupt, RuntimeError) as fault:
-        if watch.exit_code is None:
+        if watch.exit_code is None and not any(words in str(fault) for words in _WORDS_OF_THE_HOST):
             raise
         worker = Worker(0, 0, "a worker", doing)
         raise ended(worker, watch.exit_code, watch.fullest, where=where, fewer=fewer, stays=stays) from fault
@@ -189,17 +192,17 @@ class _Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        memory, known = MemoryWatch(), set[BaseProcess]()
-        while not self._is_over.wait(SECONDS_BETWEEN_LOOKS):
+        memory, known, is_over = MemoryWatch(), set[BaseProcess](), False
+        while not is_over and self.exit_code is None:
+            is_over = self._is_over.wait(SECONDS_BETWEEN_LOOKS)
             memory.look()
+            self.fullest = memory.fullest()
             known |= set(multiprocessing.active_children())
             # a pool ends its workers by SIGTERM
-            codes = [child.exitcode for child in known if child.exitcode not in (None, 0, -signal.SIGTERM)]
-            if codes:
-                self.exit_code, self.fullest = codes[0], memory.fullest()
-                while not self._is_over.wait(SECONDS_FOR_THE_HOST):  # which notices some deaths by itself
-                    _interrupt_main_thread()  # again and again: ending a pool waits for a lock that the dead may have
-                return
+            codes = (child.exitcode for child in known if child.exitcode not in (None, 0, -signal.SIGTERM))
+            self.exit_code = next(codes, None)
+        while not self._is_over.wait(SECONDS_FOR_THE_HOST):  # which notices some deaths by itself
+            _interrupt_main_thread()  # again and again: ending a pool waits for a lock that the dead may have
 
 
 def _interrupt_main_thread() -> None:
