@@ -35,8 +35,8 @@ def images(tmp_path_factory) -> Path:
     return folder
 
 
-def predict(model, images, *more):
-    return ("predict", model, "-i", images, "-o", "out", "--no-tta", "--device", "cpu", *more)
+def predict(model, images, *more, out="out"):
+    return ("predict", model, "-i", images, "-o", out, "--no-tta", "--device", "cpu", *more)
 
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
@@ -99,9 +99,9 @@ def test_after_kill_9_the_same_command_goes_on_and_nothing_half_written_is_taken
     folder.mkdir()
     for number in range(12):
         shutil.copy(images / f"{'abcd'[number % 4]}_0000.nii.gz", folder / f"c{number:02d}_0000.nii.gz")
-    undisturbed = umamba(*predict(model, folder)[:-4], "--no-tta", "--device", "cpu", "-o", "straight")
+    undisturbed = umamba(*predict(model, folder, out="straight"))
     assert undisturbed.code == 0, undisturbed.err[-3000:]
-    out, kills, reused = umamba.folder / "out", 0, []
+    out, kills = umamba.folder / "out", 0
     while kills < 3:
         process = umamba.start(sys.executable, "-m", "umamba_seg.cli.main", *predict(model, folder))
         before, deadline = len(list(out.glob("c*.nii.gz"))), time.monotonic() + 300

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from umamba_seg.errors import DataError, UmambaError
-from umamba_seg.inference.cases import Case
-from umamba_seg.inference.ledger import Entry, Ledger
+from umamba_seg.inference.cases import PICTURES, Case
+from umamba_seg.inference.ledger import Entry
 from umamba_seg.inference.model import Model, write_beside
 from umamba_seg.inference.pipeline import Pipeline
 from umamba_seg.inference.preview import picture
 from umamba_seg.inference.statistics import class_names_of, statistics, write_table
 from umamba_seg.inference.unlike import remarks
 from umamba_seg.progress import OnProgress, Progress
+from umamba_seg.run_record import sha256
 
 Tell = Callable[[str], None]
 
@@ -84,20 +85,20 @@ class CaseRun:
         self.remarks: dict[str, tuple[str, ...]] = {}
         self.finished = self.total = 0
         self.stop = threading.Event()
+        self.note: Callable[[Entry], None] = lambda entry: None
 
-    def all(self, cases: Sequence[Case], ledger: Ledger, images: Mapping[str, str], method: str) -> bool:
-        """Segment them; whether it was asked to stop before all were."""
+    def all(self, cases: Sequence[Case], note: Callable[[Entry], None]) -> bool:
+        """Segment them, and note what became of each; whether it was asked to stop before all were."""
+        self.note = note
         self.total = len(cases)
         stages: Pipeline[Case, Ready, Made, Entry] = Pipeline(self.read, self.segment, self.store)
         self.report(Progress("predict", 0, self.total, "cases"))
         with _stop_on_signals(self.stop):
             try:
                 for entry in stages.run(cases):
-                    ledger.note(replace(entry, images=images[entry.case], method=method))
                     self._count(entry)
             except _Stopped:
                 for entry in stages.stored():
-                    ledger.note(replace(entry, images=images[entry.case], method=method))
                     self._count(entry)
                 return True
         return False
@@ -141,19 +142,30 @@ class CaseRun:
 
     def store(self, made: Made) -> Entry:
         """Third stage: the files of a case, beside and renamed."""
-        began, case, reason = time.monotonic(), made.ready.case, made.ready.reason or made.reason
-        seconds = round(made.ready.seconds, 2)
-        remarks = "; ".join(made.ready.remarks)
-        if reason is not None or made.labels is None:
-            return Entry(case.name, "failed", seconds=seconds, reason=reason or "", remarks=remarks)
-        properties = made.ready.properties
+        case, reason = made.ready.case, made.ready.reason or made.reason
+        seconds, remarks = round(made.ready.seconds, 2), "; ".join(made.ready.remarks)
+        entry = Entry(case.name, "done", case.target.name, seconds, remarks=remarks)
+        if reason is None:
+            try:
+                self._write(made, entry)
+                return entry
+            except RuntimeError as fault:  # of the image library; what the system says is an OSError and ends the run
+                reason = f"not written: {_reason(fault)}"
+        failed = replace(entry, state="failed", file="", reason=reason)
+        self.note(failed)
+        return failed
+
+    def _write(self, made: Made, entry: Entry) -> None:
+        case, properties = made.ready.case, made.ready.properties
         if made.probabilities is not None:
             _write_probabilities(case, made, self.model.folder.ending)
-        write_beside(case.target, lambda part: self.model.reader.write_seg(made.labels, str(part), properties))
+        write_beside(
+            case.target,
+            lambda part: self.model.reader.write_seg(made.labels, str(part), properties),
+            lambda part: self.note(replace(entry, labels=sha256(part))),
+        )
         if self.extras.preview:
             self._preview(case)
-        seconds = round(made.ready.seconds + time.monotonic() - began, 2)
-        return Entry(case.name, "done", case.target.name, seconds, remarks=remarks)
 
     def _labels(self, ready: Ready) -> Made:
         began, case = time.monotonic(), ready.case
@@ -200,7 +212,10 @@ class CaseRun:
     def _preview(self, case: Case) -> None:
         folder = case.target.parent / "previews"
         folder.mkdir(exist_ok=True)
-        picture(case.target, case.files[0], folder / f"{case.name}.png", names=self.names)
+        try:
+            picture(case.target, case.files[0], folder / f"{case.name}.png", names=self.names)
+        except DataError as fault:
+            self.tell(f"{case.name}: no preview: {fault.what}")
 
     def write_statistics(self, cases: Sequence[Case]) -> None:
         """The table of all label maps that are there."""
@@ -208,9 +223,14 @@ class CaseRun:
             row
             for case in cases
             if case.target.is_file()
-            for row in statistics(case.target, image=case.files[0], names=self.names)
+            for row in statistics(case.target, image=_grey(case), names=self.names)
         ]
         write_table(rows, cases[0].target.parent / "statistics.csv")
+
+
+def _grey(case: Case) -> Path | None:
+    """The image whose intensities are told; of pictures, which may have colours, none."""
+    return None if case.files[0].name.endswith(PICTURES) else case.files[0]
 
 
 class _Stopped(Exception):  # noqa: N818  (no error: somebody asked)

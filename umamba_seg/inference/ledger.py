@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from umamba_seg.files import write_text
+from umamba_seg.run_record import sha256
 
 FILE = "predictions.csv"
 
@@ -24,6 +25,7 @@ class Entry:
         reason: Why it failed.
         images: Hash of its files.
         method: Hash of the model and of the options that change label maps.
+        labels: Hash of the label map, noted before the file has its name: a kill between the two proves nothing wrong.
         remarks: What is unusual about it.
     """
 
@@ -34,6 +36,7 @@ class Entry:
     reason: str = ""
     images: str = ""
     method: str = ""
+    labels: str = ""
     time: str = ""
     remarks: str = ""
 
@@ -61,6 +64,7 @@ class Ledger:
             and target.is_file()
             and entry.file == target.name
             and (entry.images, entry.method) == (images, method)
+            and entry.labels == sha256(target)
         )
 
     def note(self, entry: Entry) -> None:

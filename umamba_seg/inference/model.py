@@ -62,13 +62,16 @@ class Segmentation:
         return path
 
 
-def write_beside(path: Path, write: Callable[[Path], None]) -> None:
+def write_beside(
+    path: Path, write: Callable[[Path], object], when_complete: Callable[[Path], None] = lambda part: None
+) -> None:
     """Let something write a file of the same ending beside `path`, and put it in its place when it is complete."""
     from tempfile import TemporaryDirectory
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with told_when_full(path), TemporaryDirectory(dir=path.parent, prefix=".umamba-") as spare:
         write(Path(spare) / path.name)
+        when_complete(Path(spare) / path.name)
         for file in sorted(Path(spare).iterdir()):  # some formats have side-cars
             file.replace(path.parent / file.name)
 

@@ -21,18 +21,22 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from umamba_seg.errors import BackendUnavailableError, UsageError
 from umamba_seg.inference.backends import averaged, flips
 from umamba_seg.inference.model_folder import Weights
+from umamba_seg.kernels.conv_problem import Conv
+from umamba_seg.kernels.problem import Scan
 
 LARGEST_DIFFERENCE = 1e-2  # of a logit
 LEAST_AGREEMENT = 0.9999  # parts of the voxels whose label is torch's
 FORMAT = 1  # of what is kept; raise it when the conversion changes
 OWN_OPERATORS = "umamba_seg"  # the namespace under which torch knows our scans
+LARGEST_SCAN = 2**22  # state updates
 NETWORK = "network.xml"  # openvino puts the weights beside it
 
 
@@ -104,10 +108,10 @@ def _why_not_here(device: str) -> str | None:
 
 
 def _why_not_network(network: nn.Module, tile: Tensor) -> str | None:
-    seen = _Operators()
-    with FakeTensorMode(allow_non_fake_inputs=True), seen:  # shapes only, nothing is computed
+    plain = _PlainScans()
+    with FakeTensorMode(allow_non_fake_inputs=True), plain:  # shapes only, nothing is computed
         network(torch.empty(tile.shape))
-    return "the network scans, and openvino has no operator for that" if OWN_OPERATORS in seen.namespaces else None
+    return plain.reason
 
 
 def _unavailable(reason: str) -> BackendUnavailableError:
@@ -115,16 +119,62 @@ def _unavailable(reason: str) -> BackendUnavailableError:
     return BackendUnavailableError(what, where="--backend", how=how, code="backend-unavailable")
 
 
-class _Operators(TorchDispatchMode):
-    """Notes the namespaces of all operators that run."""
+class _PlainScans(TorchFunctionMode):
+    """Puts torch's own operators in the place of ours where they are fast enough; `reason` tells where they are not."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.namespaces: set[str] = set()
+    reason: str | None = None
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.namespaces.add(function.namespace)
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "namespace", None) != OWN_OPERATORS:
+            return function(*args, **kwargs or {})
+        if function is torch.ops.umamba_seg.scan.default and _is_plain(scan := Scan(*args[:-1])):
+            if scan.u.numel() * scan.states <= LARGEST_SCAN:
+                y = _scan(scan)
+                return y[None], y.new_empty(0), y.new_empty(0)
+            self.reason = f"it scans {scan.u.shape[1:-1].numel()} voxels, for which openvino takes longer than torch"
+        elif function is torch.ops.umamba_seg.causal_conv.default and _is_raster((conv := Conv(*args[:-1])).route):
+            return _conv(conv)
+        else:
+            self.reason = self.reason or "it scans in a way that openvino has no operators for"
         return function(*args, **kwargs or {})
+
+
+def _is_raster(route: str) -> bool:
+    """Whether a route visits voxels as they lie in memory."""
+    return route in ("+x", "+y+x", "+z+y+x")
+
+
+def _is_plain(scan: Scan) -> bool:
+    """Whether it is the scan of Mamba's own layer, with nothing that other mixers ask for."""
+    extras = (scan.weights, scan.initial_state, scan.table, scan.offsets)
+    rest = (scan.decay_scale, scan.exact_gain, scan.exclusive, scan.is_stacked, scan.keeps_last, scan.y_scale != 1)
+    is_one = all(x is None or x.shape[0] == 1 for x in (scan.u, scan.z)) and scan.B.shape[-2] == scan.C.shape[-2] == 1
+    return is_one and _is_raster(scan.routes) and all(x is None for x in extras) and not any(rest)
+
+
+def _scan(scan: Scan) -> Tensor:  # (b, *space, d)
+    """All states at once, in as many rounds as the number of tokens can be halved."""
+    u, delta, B, C = (x[0].flatten(1, len(scan.space)) for x in (scan.u, scan.delta, scan.B, scan.C))
+    dt = delta if scan.delta_bias is None else delta + scan.delta_bias
+    dt = F.softplus(dt) if scan.delta_softplus else dt
+    decay, h = torch.exp(dt[..., None] * scan.A[0]), (dt * u)[..., None] * B  # (b, l, d, n); B is (b, l, 1, n)
+    reach, length = 1, int(u.shape[1])
+    while reach < length:  # h holds what the last `reach` tokens have left, decay what is left of what came before
+        h = torch.cat([h[:, :reach], h[:, reach:] + decay[:, reach:] * h[:, :-reach]], 1)
+        decay = torch.cat([decay[:, :reach], decay[:, reach:] * decay[:, :-reach]], 1)
+        reach *= 2
+    y = (h * C).sum(-1)
+    y = y if scan.D is None else y + scan.D * u
+    y = y.view(scan.u.shape[1:])
+    return y if scan.z is None else y * F.silu(scan.z[0])
+
+
+def _conv(conv: Conv) -> Tensor:  # (b, *space, d)
+    width, tokens = conv.weight.shape[1], conv.u.flatten(1, len(conv.space)).transpose(1, 2)
+    before = (width - 1) // 2 if conv.is_centred else width - 1
+    tokens = F.pad(tokens, (before, width - 1 - before))
+    y = F.conv1d(tokens, conv.weight[:, None], conv.bias, groups=conv.weight.shape[0]).transpose(1, 2)
+    return (F.silu(y) if conv.has_silu else y).reshape(conv.u.shape)
 
 
 class _Network:
@@ -175,7 +225,7 @@ def _example(weights: Weights) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, channels, *(math.ceil(size / 8) for size in tile), generator=generator)
     fine = torch.randn(1, channels, *tile, generator=generator)
-    return nn.functional.interpolate(coarse, tuple(tile)) + fine / 4
+    return F.interpolate(coarse, tuple(tile)) + fine / 4
 
 
 def _disagreement(logits: Tensor, expected: Tensor, *, has_regions: bool) -> str | None:
@@ -199,7 +249,7 @@ def _convert(network: nn.Module, example: Tensor) -> Any:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     try:
-        with torch.inference_mode(), warnings.catch_warnings():
+        with torch.inference_mode(), _PlainScans(), warnings.catch_warnings():
             # The tracer warns of sizes, which do not change, and that it is old; torch.export gave twice the error.
             warnings.simplefilter("ignore")
             traced = torch.jit.trace(network, example, check_trace=False, strict=False)

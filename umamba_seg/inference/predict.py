@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from umamba_seg.errors import BackendUnavailableError, DataError, Interrupted, PartlyDoneError, UsageError
 from umamba_seg.files import told_when_full, write_text
 from umamba_seg.inference.cases import Case, all_cases, part_of
-from umamba_seg.inference.ledger import Ledger
+from umamba_seg.inference.ledger import Entry, Ledger
 from umamba_seg.inference.model_folder import ModelFolder
 from umamba_seg.inference.store import model_folder
 from umamba_seg.progress import OnProgress, ignore
@@ -183,6 +183,10 @@ class _Job:
     def folder(self) -> Path:
         return self.cases[0].target.parent
 
+    def note(self, entry: Entry) -> None:
+        """Write down what became of a case, of which images and by which method."""
+        self.ledger.note(replace(entry, images=self.images[entry.case], method=self.method))
+
     def do(self, run: "CaseRun", *, with_statistics: bool) -> tuple[Path, ...]:
         """Segment what is wanted and write the records; the label maps that are there then."""
         model = run.model
@@ -190,7 +194,7 @@ class _Job:
         record = RunRecord.begin("predict", device=model.engine.device, inputs=inputs)
         with told_when_full(self.folder):
             _write_nnunet_files(model, self.folder)
-            was_stopped = run.all(self.wanted, self.ledger, self.images, self.method)
+            was_stopped = run.all(self.wanted, self.note)
             undone = {case.name for case in self.wanted} - set(run.done)
             files = tuple(case.target for case in self.cases if case.name not in undone)
             if with_statistics and not was_stopped:
