@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 UNET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 
@@ -68,7 +68,8 @@ class MadeUp:
     def dataset_json(self) -> dict[str, Any]:
         """Labels and channels."""
         labels: dict[str, Any] = {"background": 0}
-        labels |= self.regions or {f"class {value}": value for value in range(1, self.classes)}
+        classes: dict[str, Any] = {f"class {value}": value for value in range(1, self.classes)}
+        labels |= dict(self.regions) if self.regions else classes
         description: dict[str, Any] = {
             "channel_names": {str(i): name for i, (name, _, _) in enumerate(self.channels)},
             "numTraining": 1,
@@ -159,7 +160,7 @@ def _network(architecture: dict[str, Any], inputs: int, heads: int, *, seed: int
         )  # fmt: skip
 
 
-def _fit(network: Any, head: nn.Module, tile: Sequence[int], inputs: int, heads: int) -> None:
+def _fit(network: Any, head: Any, tile: Sequence[int], inputs: int, heads: int) -> None:
     """Set the last layer so that it tells blobs by their intensity, class by class evenly between -2 and 2."""
     labels, image = blobs(tile, heads, seed=1)
     image = (image - image.mean()) / image.std()  # as the z-score that it will see

@@ -255,6 +255,7 @@ def _write_probabilities(case: Case, made: Made, ending: str) -> None:
     """nnU-Net's `.npz` and `.pkl`."""
     stem = case.target.name.removesuffix(ending)
     probabilities, properties = made.probabilities, made.ready.properties
+    assert probabilities is not None
 
     def write(part: Path) -> None:
         np.savez_compressed(part, probabilities=probabilities)

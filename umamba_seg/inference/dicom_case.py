@@ -49,7 +49,7 @@ def converted(
     if len(wanted or [""]) != len(channels):
         what = f"the model reads {len(channels)} images ({', '.join(channels)}); {len(wanted)} series are named"
         raise UsageError(what, where="--series", how=["name one for each, in this order"], code="wrong-channels")
-    chosen = [choose(found, uid, resample_tilt=resample_tilt) for uid in wanted or [None]]
+    chosen = [choose(found, uid, resample_tilt=resample_tilt) for uid in (*wanted,) or (None,)]
     import SimpleITK
 
     name = folder.resolve().name

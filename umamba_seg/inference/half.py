@@ -5,6 +5,8 @@ Every function here rounds to the nearest, ties to even, as the processor does. 
 them become vector code: no branches, no tables.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -17,7 +19,7 @@ _DOUBLE_MAGIC = 1.5 * 2.0**28  # its last bit weighs 2**-24
 
 
 @numba.njit(inline="always")
-def from_half(bits: int) -> float:  # uint16 -> float32
+def from_half(bits: Any) -> Any:  # uint16 -> float32
     """The number that 16 bits stand for; infinity comes out as 65536."""
     word = np.int32(bits)
     magnitude = np.int32((word & _MAGNITUDE) << np.int32(13)).view(np.float32) * _UP
@@ -25,7 +27,7 @@ def from_half(bits: int) -> float:  # uint16 -> float32
 
 
 @numba.njit(inline="always")
-def to_half(value: float) -> int:  # float32 -> uint16
+def to_half(value: Any) -> Any:  # float32 -> uint16
     """The 16 bits of the half next to a number; infinite from 65520 on."""
     word = np.float32(value).view(np.int32)
     sign = np.int32((word >> np.int32(16)) & _SIGN)
@@ -38,7 +40,7 @@ def to_half(value: float) -> int:  # float32 -> uint16
 
 
 @numba.njit(inline="always")
-def round_to_half(value: float) -> float:  # float64 -> float64
+def round_to_half(value: Any) -> Any:  # float64 -> float64
     """A double rounded once to what a half can hold; for numbers up to 65504."""
     if abs(value) < 2.0**-14:
         return (value + _DOUBLE_MAGIC) - _DOUBLE_MAGIC

@@ -271,16 +271,18 @@ def load_model(
         folder = ModelFolder.open(place, () if folds == "all" else folds)
         weights = folder.load(trust=trust)
         before: Model | Path | None = None
-        if weights.is_cascaded:
-            before = _stage_before(folder, weights.configuration.previous_stage_name, previous)
-            if isinstance(before, ModelFolder):
-                settings = {"device": device, "options": wanted, "trust": trust, "scratch": scratch, "tell": tell}
-                before = load_model(before.folder, **settings)
+        if stage := weights.configuration.previous_stage_name:
+            found = _stage_before(folder, stage, previous)
+            before = (
+                found
+                if isinstance(found, Path)
+                else load_model(found.folder, device=device, options=wanted, trust=trust, scratch=scratch, tell=tell)
+            )
         engine = Engine(weights, chosen, wanted, scratch=scratch, tell=tell)
         return Model(folder, engine, before, stack.pop_all())
 
 
-def _stage_before(folder: ModelFolder, configuration: str, given: Path | str | None) -> Any:
+def _stage_before(folder: ModelFolder, configuration: str, given: Path | str | None) -> ModelFolder | Path:
     """The model of the stage before, or the folder with its label maps."""
     if given is not None:
         path = Path(given)

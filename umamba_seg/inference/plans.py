@@ -55,8 +55,8 @@ class Plans:
     @property
     def intensities(self) -> Mapping[str, Any]:
         """Of the foreground of the training data, by channel; under the old name too."""
-        old = self.plans.get("foreground_intensity_properties_by_modality")
-        found: Mapping[str, Any] = self.plans.get("foreground_intensity_properties_per_channel", old)
+        old, new = (f"foreground_intensity_properties_{by}" for by in ("by_modality", "per_channel"))
+        found: Mapping[str, Any] = self.plans[new if new in self.plans else old]
         return found
 
     def get_configuration(self, name: str) -> Configuration:

@@ -157,7 +157,7 @@ def prepare(
     if previous is not None:
         assert mask is not None
         out[image.shape[0] :] = _one_hot(previous.transpose(forward)[box], mask, grid, spacing, target, weights)
-    geometry = Geometry(properties, full, box, tuple(spacing), grid, tuple(target))  # type: ignore[arg-type]
+    geometry = Geometry(properties, full, box, tuple(spacing), grid, tuple(target))
     storage.give_way()
     return Prepared(out, geometry, storage)
 

@@ -43,7 +43,7 @@ class Storage:
     on_disk: tuple[str, ...] = ()
     waiting: int = 2
     rows: int = 8
-    _maps: list[np.memmap[Any, Any]] = field(default_factory=list)
+    _maps: list[Any] = field(default_factory=list)  # numpy does not tell of the map within a memmap
 
     @classmethod
     def within(cls, budget: int, need: Need, folder: Path) -> "Storage":
@@ -71,7 +71,8 @@ class Storage:
     def give_way(self) -> None:
         """Let the system take back what it holds in memory of arrays that are files."""
         for array in self._maps:
-            array._mmap.madvise(mmap.MADV_DONTNEED) if hasattr(mmap, "MADV_DONTNEED") else None
+            if hasattr(mmap, "MADV_DONTNEED"):
+                array._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def slabs(need: Need, waiting: int, rows: int) -> int:

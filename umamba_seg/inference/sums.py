@@ -34,7 +34,10 @@ class Accumulator(Protocol):
 
     height: int
     first: int
-    is_finite: bool
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all sums are."""
 
     def add(self, fold: int, tile: Tensor, start: Start) -> None:
         """Add what the network of a fold made of the tile at `start`, (c, z, y, x)."""

@@ -59,7 +59,8 @@ class Window:
 
     def columns(self) -> list[tuple[int, int]]:
         """Starts along the other two, the last fastest."""
-        return list(itertools.product(*(starts(self.grid[i], self.tile[i], self.step) for i in (1, 2))))
+        y, x = (starts(self.grid[axis], self.tile[axis], self.step) for axis in (1, 2))
+        return list(itertools.product(y, x))
 
     def count(self) -> int:
         """How many tiles there are."""
