@@ -20,6 +20,7 @@ from umamba_seg.inference import openvino
 from umamba_seg.inference.backends import TorchBackend
 from umamba_seg.inference.engine import Engine, Options
 from umamba_seg.inference.model_folder import ModelFolder, Weights
+from umamba_seg.mixers.registry import create
 
 if find_spec("openvino") is None:  # importing it here would tell Google
     pytest.skip("openvino is not installed (pip install umamba-seg[openvino])", allow_module_level=True)
@@ -59,7 +60,7 @@ def load(made_up: MadeUp, folder: Path) -> Weights:
 
 
 def load_umamba(folder: Path, mixer: str) -> Weights:
-    """A U-Mamba Bot of random weights, with its scan or as its twin."""
+    """A U-Mamba Bot of random weights, with its own or another mixer."""
     from umamba_seg.networks.umamba import UMambaBot
 
     model = MODELS["plain"].write(folder)
@@ -222,14 +223,40 @@ def test_regions_are_told_by_their_sign():
     assert openvino._disagreement(other, expected, has_regions=True) is None
 
 
-def test_a_network_with_a_scan_is_refused_and_its_twin_is_not(tmp_path):
-    scanning, twin = load_umamba(tmp_path / "mamba", "mamba"), load_umamba(tmp_path / "none", "none")
-    assert "scans" in str(openvino.why_not(scanning, "cpu"))
-    with pytest.raises(BackendUnavailableError, match="the network scans"):
-        Engine(scanning, "cpu", Options(backend="openvino"))
-    assert openvino.why_not(twin, "cpu") is None
-    made, expected = openvino.make(twin, mirror=False), TorchBackend(twin, "cpu", mirror=False)
-    assert (made(0, tiles(twin)) - expected(0, tiles(twin))).abs().max() < BUDGET
+@pytest.mark.parametrize("mixer", ["mamba", "none"])
+def test_logits_of_umamba_and_its_twin_are_torchs(tmp_path, mixer):
+    weights = load_umamba(tmp_path, mixer)
+    assert openvino.why_not(weights, "cpu") is None
+    made, expected = openvino.make(weights, mirror=False), TorchBackend(weights, "cpu", mirror=False)
+    assert (made(0, tiles(weights)) - expected(0, tiles(weights))).abs().max() < BUDGET
+
+
+@pytest.mark.parametrize("length", [1, 2, 37])
+def test_a_scan_of_torchs_operators_is_ours(length):
+    torch.manual_seed(0)
+    mixer, x = create("mamba", 8, spatial_dims=3), torch.randn(2, length, 1, 1, 8)
+    with torch.inference_mode():
+        expected = mixer(x)
+        with openvino._PlainScans() as plain:
+            actual = mixer(x)
+    assert plain.reason is None
+    assert not torch.equal(actual, expected) or length == 1  # else nothing was replaced
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_with_another_scan_is_refused(tmp_path):
+    weights = load_umamba(tmp_path, "axes")
+    reason = "it scans in a way that openvino has no operators for"
+    assert openvino.why_not(weights, "cpu") == reason
+    with pytest.raises(BackendUnavailableError, match=reason):
+        Engine(weights, "cpu", Options(backend="openvino"))
+
+
+def test_a_network_with_a_long_scan_is_refused(tmp_path, monkeypatch):
+    weights = load_umamba(tmp_path, "mamba")
+    monkeypatch.setattr(openvino, "LARGEST_SCAN", 1727 * 32 * 16)
+    with pytest.raises(BackendUnavailableError, match="it scans 1728 voxels, for which openvino takes longer"):
+        openvino.make(weights, mirror=False)
 
 
 def test_a_network_that_openvino_cannot_express_is_refused_with_the_operator(weights, monkeypatch):
