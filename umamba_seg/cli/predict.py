@@ -143,9 +143,10 @@ def predict(
             tell=out.remark,
         )
     folds = ", ".join(map(str, result.folds))
-    where = f"{'would be' if dry_run else 'are'} in {output}"
+    maps, are = ("1 label map", "is") if len(result.files) == 1 else (f"{len(result.files)} label maps", "are")
+    where = f"{'would be' if dry_run else are} in {output}"
     reused = f", {result.reused} of them from an earlier run" if result.reused else ""
-    out.remark(f"{len(result.files)} label maps {where}{reused} (folds {folds}, {result.device})")
+    out.remark(f"{maps} {where}{reused} (folds {folds}, {result.device})")
     for file in result.files:
         out.line(str(file))
     for name, reason in result.failed.items():

@@ -243,6 +243,9 @@ def _cases(
             if case is not None:
                 yield [case]
                 return
+    if series:
+        what = f"--series chooses among DICOM files, and {sources[0]} has none"
+        raise UsageError(what, where="--series", how=["leave it out, or give the DICOM folder"], code="no-dicom")
     yield all_cases(sources, output, folder.endings, folder.channels)
 
 
