@@ -60,7 +60,15 @@ def die(number: int, _: object) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_a_pool_whose_worker_dies_is_not_waited_for():
+@pytest.fixture
+def in_background():
+    """As nohup starts programs from a script: deaf to SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_pool_whose_worker_dies_is_not_waited_for(in_background):
     began = time.monotonic()
     with (
         pytest.raises(ResourceError, match=r"a worker was killed by the system \(signal 9\) while reading; "),
@@ -81,5 +89,7 @@ def test_what_nnunet_says_of_a_death_that_nobody_saw_is_said_better():
 def test_what_ends_well_or_by_ctrl_c_is_left_alone():
     with told_of_deaths("reading", **WORDS), multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(abs, [-1]) == [1]
+    with told_of_deaths("reading", **WORDS):
+        signal.raise_signal(signal.SIGUSR1)  # of somebody else
     with pytest.raises(KeyboardInterrupt), told_of_deaths("reading", **WORDS):
         signal.raise_signal(signal.SIGINT)

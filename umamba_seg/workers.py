@@ -1,6 +1,5 @@
 """What to say of a worker process that ended before its work did: which one, on what, how, and how full memory was."""
 
-import _thread
 import multiprocessing
 import signal
 import sys
@@ -156,18 +155,24 @@ def told_of_deaths(doing: str, *, where: str, fewer: str, stays: str) -> Iterato
 
     Pools of the standard library put a new worker in the place of a dead one and wait for ever for what that one had.
     """
-    if threading.current_thread() is not threading.main_thread():  # only the main thread can be called away
-        yield
+    if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+        yield  # only a main thread can be called away, and only by a signal
         return
     watch = _Watch()
     try:
         with watch:
             yield
-    except (KeyboardInterrupt, RuntimeError) as fault:
+    except (_CalledAway, RuntimeError) as fault:
+        if isinstance(fault.__context__, KeyboardInterrupt):  # which has ended the workers too
+            raise KeyboardInterrupt from fault
         if watch.exit_code is None and not any(words in str(fault) for words in _WORDS_OF_THE_HOST):
             raise
         worker = Worker(0, 0, "a worker", doing)
         raise ended(worker, watch.exit_code, watch.fullest, where=where, fewer=fewer, stays=stays) from fault
+
+
+class _CalledAway(BaseException):
+    """Raised in the main thread to end its waiting; no exception, since the host must not catch it."""
 
 
 class _Watch:
@@ -185,11 +190,20 @@ class _Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> None:
+        # SIGINT would not do: what nohup starts in the background does not hear it
+        self._handler_before = signal.signal(signal.SIGUSR1, self._leave) or signal.SIG_DFL
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
+        try:
+            self._is_over.set()
+            self._thread.join()
+        finally:
+            signal.signal(signal.SIGUSR1, self._handler_before)
+
+    def _leave(self, *_: object) -> None:
+        if self.exit_code is not None:
+            raise _CalledAway
 
     def _look(self) -> None:
         memory, known, is_over = MemoryWatch(), set[BaseProcess](), False
@@ -202,12 +216,5 @@ class _Watch:
             codes = (child.exitcode for child in known if child.exitcode not in (None, 0, -signal.SIGTERM))
             self.exit_code = next(codes, None)
         while not self._is_over.wait(SECONDS_FOR_THE_HOST):  # which notices some deaths by itself
-            _interrupt_main_thread()  # again and again: ending a pool waits for a lock that the dead may have
-
-
-def _interrupt_main_thread() -> None:
-    ident = threading.main_thread().ident
-    if sys.platform == "win32" or ident is None:
-        _thread.interrupt_main()
-    else:
-        signal.pthread_kill(ident, signal.SIGINT)  # which ends waiting for a lock, as interrupt_main does not
+            if ident := threading.main_thread().ident:  # again and again: the dead may have a lock that a pool needs
+                signal.pthread_kill(ident, signal.SIGUSR1)  # which ends waiting for a lock
