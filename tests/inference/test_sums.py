@@ -29,7 +29,9 @@ def swept(kind, window, folds):
 
     def hand_on(until):
         count = until - sums.first
-        rows.append(sums.finish(slice(0, count), *plane)[:, 1:])
+        means = np.full((3, 1 + count, *window.grid[1:]), np.nan, np.float32)
+        sums.finish(slice(0, count), plane, means)
+        rows.append(means[:, 1:])
         sums.move_on(count)
 
     for start in window:

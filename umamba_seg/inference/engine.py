@@ -173,8 +173,9 @@ class Engine:
         way = self.resampling
         settings: dict[str, Any] = {"threads": self.threads}
         if way.original is not None:
-            labels, spacings = self.weights.model.labels, (geometry.grid_spacing, geometry.spacing)
-            settings |= {"original": way.original, "spacings": spacings, "label_manager": labels}
+            model, spacings = self.weights.model, (geometry.grid_spacing, geometry.spacing)
+            manager = model.plans.label_manager(model.dataset_json)
+            settings |= {"original": way.original, "spacings": spacings, "label_manager": manager}
             kind: type[Decision] = WholeDecision
         else:
             apart = way.separate(geometry.grid_spacing, geometry.spacing)
@@ -206,7 +207,8 @@ class Engine:
 
     def _rule(self, *, is_rounded: bool) -> Rule:
         labels = self.weights.model.labels
-        return Rule(tuple(labels.regions_class_order) if labels.has_regions else None, is_rounded)
+        order = labels.regions_class_order
+        return Rule(tuple(order) if labels.has_regions and order is not None else None, is_rounded)
 
     def bytes_for(self, grid: Sequence[int], full: Sequence[int], channels: int) -> int:
         """What an image of this size takes at the most, within the budget."""
@@ -242,10 +244,11 @@ class Engine:
         sums = self._accumulator(window, storage, is_precise=is_precise)
         crop = _Crop(grid, before, sums, storage.rows)
         columns, total, done = window.columns(), window.count(), 0
-        with _Waiting(take, storage.waiting) as waiting:
+        slab = (self.classes, 1 + storage.rows, *grid[1:])
+        with _Waiting(take, storage.waiting, slab) as waiting:
             for row in window.rows():
                 if row + window.tile[0] > sums.first + sums.height:
-                    crop.hand_on(row - sums.first, waiting.put)
+                    crop.hand_on(row - sums.first, waiting)
                 for at in range(0, len(columns), self._batch()):
                     starts = [(row, y, x) for y, x in columns[at : at + self._batch()]]
                     self._add(prepared.image, starts, before, sums)
@@ -254,7 +257,7 @@ class Engine:
                     on_tile(done, total)
                 if not sums.is_finite:
                     return False
-            crop.hand_on(window.grid[0] - sums.first, waiting.put)
+            crop.hand_on(window.grid[0] - sums.first, waiting)
         return True
 
     def _batch(self) -> int:
@@ -292,34 +295,50 @@ class _Crop:
     def __init__(self, grid: Sequence[int], before: Sequence[int], sums: Accumulator, most: int) -> None:
         self.sums, self.most = sums, most
         self.rows = (before[0], before[0] + grid[0])
-        self.plane = tuple(slice(low, low + size) for low, size in zip(before[1:], grid[1:], strict=True))
+        y, x = (slice(low, low + size) for low, size in zip(before[1:], grid[1:], strict=True))
+        self.plane = (y, x)
         self._last: np.ndarray | None = None
 
-    def hand_on(self, rows: int, put: Callable[[np.ndarray], None]) -> None:
+    def hand_on(self, rows: int, waiting: "_Waiting") -> None:
         """Finish the first rows held; each slab begins with the last row of the one before."""
         first = self.sums.first
         for low in range(0, rows, self.most):
             begin, end = max(first + low, self.rows[0]), min(first + min(low + self.most, rows), self.rows[1])
             if begin < end:
-                slab = self.sums.finish(slice(begin - first, end - first), *self.plane)
+                slab = waiting.slab(1 + end - begin)
+                self.sums.finish(slice(begin - first, end - first), self.plane, slab)
                 slab[:, 0] = slab[:, 1] if self._last is None else self._last
                 self._last = slab[:, -1].copy()
-                put(slab)
+                waiting.put(slab)
         self.sums.move_on(rows)
 
 
 class _Waiting:
-    """Takes slabs on a thread of its own, at most so many at once; what goes wrong there is raised here."""
+    """Takes slabs on a thread of its own, at most so many at once; what goes wrong there is raised here.
 
-    def __init__(self, take: Callable[[np.ndarray], None], most: int) -> None:
-        self.take, self.most = take, most
+    Their memory is used again: fresh pages cost more than what is computed in them.
+    """
+
+    def __init__(self, take: Callable[[np.ndarray], None], most: int, shape: Sequence[int]) -> None:
+        self.take, self.most, self.shape = take, most, tuple(shape)
         self.pool = ThreadPoolExecutor(1)
-        self.slabs: list[Future[None]] = []
+        self.slabs: list[tuple[Future[None], np.ndarray]] = []
+        self.free: list[np.ndarray] = []
+
+    def slab(self, rows: int) -> np.ndarray:
+        """Memory for so many rows, of all classes."""
+        classes, most, *plane = self.shape
+        memory = self.free.pop() if self.free else np.empty(self.shape, np.float32)
+        return memory.reshape(-1)[: classes * rows * plane[0] * plane[1]].reshape(classes, rows, *plane)
 
     def put(self, slab: np.ndarray) -> None:
+        """Hand on a slab, when those before are few enough."""
         while len(self.slabs) >= self.most:
-            self.slabs.pop(0).result()
-        self.slabs.append(self.pool.submit(self.take, slab))
+            future, done = self.slabs.pop(0)
+            future.result()
+            self.free.append(done)
+        memory = slab.base if slab.base is not None else slab
+        self.slabs.append((self.pool.submit(self.take, slab), memory))
 
     def __enter__(self) -> "_Waiting":
         return self
@@ -327,8 +346,8 @@ class _Waiting:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.pool.shutdown(wait=True, cancel_futures=kind is not None)
         if kind is None:
-            for slab in self.slabs:
-                slab.result()
+            for future, _slab in self.slabs:
+                future.result()
 
 
 def _cut(image: np.ndarray, start: Sequence[int], before: Sequence[int], tile: Sequence[int]) -> Tensor:

@@ -14,7 +14,7 @@ from umamba_seg.inference.storage import GB
 if TYPE_CHECKING:
     from umamba_seg.inference.model import Model
 
-FEW_TILES = 16  # one more to measure with would cost too much
+FEW_TILES = 200  # two more to measure with would cost too much
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 import pydoc
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umamba_seg.errors import ModelError
-from umamba_seg.inference.plans import Configuration, Plans
+from umamba_seg.inference.plans import Configuration, Labels, Plans
 from umamba_seg.workspace import channel_names, read_json
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FINAL = "checkpoint_final.pth"
+STOCK = "dynamic_network_architectures."  # networks of nnU-Net's own, which hold nothing but what checkpoints hold
 Fold = int | str
 
 # Trainers that build what the plans name: nnU-Net's own, its lengths of training, and ours, which call themselves so.
@@ -90,12 +92,9 @@ class ModelFolder:
             raise ModelError(f"plans.json lacks {fault}", where=str(self.folder), code="bad-model") from fault
 
     @cached_property
-    def labels(self) -> "LabelManager":
+    def labels(self) -> "Labels | LabelManager":
         """Which classes or regions there are."""
-        try:
-            return self.plans.get_label_manager(self.dataset_json)
-        except (AssertionError, RuntimeError, KeyError) as fault:
-            raise ModelError(f"its labels make no sense: {fault}", where=str(self.folder), code="bad-model") from fault
+        return self.plans.labels(self.dataset_json)
 
     @property
     def fingerprint(self) -> dict[str, Any] | None:
@@ -181,7 +180,7 @@ class Weights:
         for weights in self.folds:
             try:
                 network = self._build()
-                network.load_state_dict(weights)
+                network.load_state_dict(weights, assign=True)
             except (RuntimeError, ImportError, TypeError, ValueError, AttributeError, KeyError) as fault:
                 reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
                 how = ["it may be damaged, or made by another version or by a trainer that is not installed here"]
@@ -195,20 +194,23 @@ class Weights:
         model, configuration, inputs = self.model, self.configuration, self.input_channels
         outputs = model.labels.num_segmentation_heads
         if _BUILDS_FROM_PLANS.fullmatch(self.trainer):
+            import torch
             from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
             architecture = configuration.network_arch_class_name
-            if pydoc.locate(architecture) is None and not architecture.startswith("dynamic_network_architectures."):
+            is_stock = architecture.startswith(STOCK)
+            if not is_stock and pydoc.locate(architecture) is None:
                 raise ImportError(f"the package of {architecture} is not installed")
-            return get_network_from_plans(
-                architecture,
-                configuration.network_arch_init_kwargs,
-                configuration.network_arch_init_kwargs_req_import,
-                inputs,
-                outputs,
-                allow_init=False,
-                deep_supervision=False,
-            )
+            with torch.device("meta") if is_stock else nullcontext():  # no random values that are replaced at once
+                return get_network_from_plans(
+                    architecture,
+                    configuration.network_arch_init_kwargs,
+                    configuration.network_arch_init_kwargs_req_import,
+                    inputs,
+                    outputs,
+                    allow_init=False,
+                    deep_supervision=False,
+                )
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 

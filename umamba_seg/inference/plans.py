@@ -4,10 +4,13 @@ The host's own reader of plans imports every image format that there is, a fifth
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from umamba_seg.errors import ModelError
+
+USUAL_LABELS = "LabelManager"
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -38,6 +41,55 @@ class Configuration:
 
         function = recursive_find_resampling_fn_by_name(self.configuration[f"resampling_fn_{what}"])
         return partial(function, **self.configuration[f"resampling_fn_{what}_kwargs"])
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The classes of a data set, under the names that nnU-Net's label manager has for them.
+
+    Args:
+        num_segmentation_heads: Outputs of the network: all classes, or all regions.
+        foreground_labels: Values but that of the background and of what is ignored.
+        regions_class_order: Values to write for each region, each over those before; None without regions.
+    """
+
+    num_segmentation_heads: int
+    foreground_labels: list[int]
+    regions_class_order: list[int] | None
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether outputs overlap."""
+        return self.regions_class_order is not None
+
+    @classmethod
+    def of(cls, dataset_json: Mapping[str, Any]) -> "Labels":
+        """As `dataset.json` has them.
+
+        Raises:
+            ModelError: They make no sense.
+        """
+        named = {name: value for name, value in dataset_json["labels"].items() if name != "ignore"}
+        values = {name: value if isinstance(value, list | tuple) else [value] for name, value in named.items()}
+        every = sorted({int(value) for group in values.values() for value in group})
+        foreground = [value for value in every if value != 0]
+        if named.get("background") != 0:
+            raise _senseless("the background must be 0")
+        if dataset_json["labels"].get("ignore", every[-1] + 1) != every[-1] + 1:
+            raise _senseless("what is ignored must have the highest value")
+        if not any(len(group) > 1 for group in values.values()):
+            return cls(len(every), foreground, None)
+        regions, order = (
+            [group for group in values.values() if set(group) != {0}],
+            dataset_json.get("regions_class_order"),
+        )
+        if order is None or len(order) != len(regions):
+            raise _senseless("regions_class_order must have a value for each region")
+        return cls(len(regions), foreground, list(order))
+
+
+def _senseless(what: str) -> ModelError:
+    return ModelError(f"its labels make no sense: {what}", where="dataset.json", code="bad-model")
 
 
 class Plans:
@@ -82,8 +134,18 @@ class Plans:
             content = ConfigurationManager(content).configuration
         return Configuration(content)
 
-    def get_label_manager(self, dataset_json: Mapping[str, Any]) -> "LabelManager":
-        """nnU-Net's, by the class that the plans name."""
+    def labels(self, dataset_json: Mapping[str, Any]) -> "Labels | LabelManager":
+        """Which classes or regions there are; nnU-Net's own manager where the plans name another than the usual one.
+
+        Raises:
+            ModelError: They make no sense.
+        """
+        if self.plans.get("label_manager", USUAL_LABELS) == USUAL_LABELS:
+            return Labels.of(dataset_json)
+        return self.label_manager(dataset_json)
+
+    def label_manager(self, dataset_json: Mapping[str, Any]) -> "LabelManager":
+        """nnU-Net's, by the class that the plans name; importing it takes a fifth of a second."""
         from nnunetv2.utilities.label_handling.label_handling import get_labelmanager_class_from_plans
 
         kind = get_labelmanager_class_from_plans(self.plans)

@@ -125,10 +125,11 @@ def predict(
         Interrupted: It was asked to stop; the same call goes on.
     """
     from umamba_seg.device import choose_device, set_import_time_variables
-    from umamba_seg.inference.engine import Options
 
     began = time.monotonic()
-    set_import_time_variables()
+    set_import_time_variables()  # before anything imports torch: on a busy machine threads that spin double the cost
+    from umamba_seg.inference.engine import Options
+
     memory = None if memory_gb is None else int(memory_gb * GB)
     options = Options(mirror, step, accumulate, precision, backend, batch, memory)
     with ExitStack() as stack:

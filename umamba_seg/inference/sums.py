@@ -45,15 +45,13 @@ class Accumulator(Protocol):
     def count(self, start: Start) -> None:
         """Note that there is a tile here."""
 
-    def finish(self, rows: slice, *plane: slice) -> np.ndarray:
-        """The means of some rows held, averaged over the folds, (c, 1 + rows, y, x) in float32.
+    def finish(self, rows: slice, plane: tuple[slice, slice], means: np.ndarray) -> None:
+        """Put the means of some rows held, averaged over the folds, into (c, 1 + rows, y, x) in float32.
 
         Args:
             rows: Which.
             plane: A part of y and of x.
-
-        Returns:
-            The first row is left to whoever knows the row before.
+            means: Where to; the first row is left to whoever knows the row before.
         """
 
     def move_on(self, rows: int) -> None:
@@ -96,11 +94,9 @@ class Sums:
         """Note that there is a tile here."""
         self._add(self.counts, self.ones, start)
 
-    def finish(self, rows: slice, *plane: slice) -> np.ndarray:
-        """The means of some rows held, (c, 1 + rows, y, x)."""
+    def finish(self, rows: slice, plane: tuple[slice, slice], means: np.ndarray) -> None:
+        """Put the means of some rows held into (c, 1 + rows, y, x), from the second row on."""
         corner = (rows.start, plane[0].start, plane[1].start)
-        shape = [1 + rows.stop - rows.start, *(side.stop - side.start for side in plane)]
-        means = np.zeros((len(self.sums[0]), *shape), np.float32)
         _mean_half(self.sums[0], self.counts, *corner, means)
         if len(self.sums) > 1:
             other = np.zeros_like(means)
@@ -108,7 +104,6 @@ class Sums:
                 _mean_half(sums, self.counts, *corner, other)
                 _add_rounded(means, other)
             _divide_rounded(means, np.float32(len(self.sums)))
-        return means
 
     def move_on(self, rows: int) -> None:
         """Forget rows that are finished."""
@@ -142,13 +137,10 @@ class PreciseSums(Sums):
         """Note that there is a tile here."""
         self.counts[(0, *self._box(start))] += self.folds * self.weights
 
-    def finish(self, rows: slice, *plane: slice) -> np.ndarray:
-        """The means of some rows held, (c, 1 + rows, y, x)."""
+    def finish(self, rows: slice, plane: tuple[slice, slice], means: np.ndarray) -> None:
+        """Put the means of some rows held into (c, 1 + rows, y, x), from the second row on."""
         box = (slice(None), rows, *plane)
-        counts = self.counts[box]
-        whole = _slab(len(self.sums[0]), counts.shape[1:])
-        np.divide(self.sums[0][box], counts, out=whole[:, 1:])
-        return whole
+        np.divide(self.sums[0][box], self.counts[box], out=means[:, 1:])
 
     def _box(self, start: Start) -> tuple[slice, slice, slice]:
         return _box(start, self.first, self.weights.shape)
@@ -191,17 +183,15 @@ class DeviceSums:
         self.counts[_box(start, self.first, self.weights.shape)] += self.weights
 
     @torch.inference_mode()
-    def finish(self, rows: slice, *plane: slice) -> np.ndarray:
-        """The means of some rows held, (c, 1 + rows, y, x)."""
+    def finish(self, rows: slice, plane: tuple[slice, slice], means: np.ndarray) -> None:
+        """Put the means of some rows held into (c, 1 + rows, y, x), from the second row on."""
         box = (rows, *plane)
-        means = self.sums[0][(slice(None), *box)] / self.counts[box]
+        made = self.sums[0][(slice(None), *box)] / self.counts[box]
         for sums in self.sums[1:]:
-            means += sums[(slice(None), *box)] / self.counts[box]
+            made += sums[(slice(None), *box)] / self.counts[box]
         if len(self.sums) > 1:
-            means /= len(self.sums)
-        whole = _slab(len(means), means.shape[1:])
-        whole[:, 1:] = means.float().cpu().numpy()
-        return whole
+            made /= len(self.sums)
+        means[:, 1:] = made.float().cpu().numpy()
 
     @torch.inference_mode()
     def move_on(self, rows: int) -> None:
@@ -226,10 +216,6 @@ def bytes_held(window: Window, classes: int, folds: int, *, is_precise: bool) ->
 def _box(start: Start, first: int, size: tuple[int, ...]) -> tuple[slice, slice, slice]:
     z, y, x = start[0] - first, *start[1:]
     return slice(z, z + size[0]), slice(y, y + size[1]), slice(x, x + size[2])
-
-
-def _slab(classes: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.empty((classes, 1 + shape[0], *shape[1:]), np.float32)
 
 
 def _parts(classes: int, pieces: int) -> Iterator[slice]:
