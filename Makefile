@@ -71,7 +71,7 @@ tree:
 	$(call link,datasets,$(TREE)/datasets)
 
 types: tree $(VENV)/.lint
-	MYPYPATH=build/types $(BIN)/mypy -p umamba_seg
+	MYPYPATH=build/types $(BIN)/mypy --no-incremental -p umamba_seg # a cache of renewed links loses modules
 
 imports: tree $(VENV)/.lint
 	cd build/types && $(CURDIR)/$(BIN)/lint-imports $(CURDIR)/pyproject.toml

@@ -218,10 +218,7 @@ def _trusted(network: nn.Module, weights: Weights) -> _Network:
 
 def _example(weights: Weights) -> Tensor:
     """A tile to compare on: coarse structure and fine noise, as normalised images have them."""
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-
-    model, tile = weights.model, weights.configuration.patch_size
-    channels = determine_num_input_channels(model.plans, weights.configuration, model.dataset_json)
+    tile, channels = weights.configuration.patch_size, weights.input_channels
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, channels, *(math.ceil(size / 8) for size in tile), generator=generator)
     fine = torch.randn(1, channels, *tile, generator=generator)
