@@ -327,7 +327,7 @@ class _Waiting:
 
     def slab(self, rows: int) -> np.ndarray:
         """Memory for so many rows, of all classes."""
-        classes, most, *plane = self.shape
+        classes, _, *plane = self.shape
         memory = self.free.pop() if self.free else np.empty(self.shape, np.float32)
         return memory.reshape(-1)[: classes * rows * plane[0] * plane[1]].reshape(classes, rows, *plane)
 
