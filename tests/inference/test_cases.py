@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from umamba_seg.errors import DataError, UsageError
-from umamba_seg.inference.cases import Case, find_cases, part_of, why_not
+from umamba_seg.inference.cases import Case, find_cases, look, part_of
 
 
 def save(path: Path, array: np.ndarray | None = None) -> Path:
@@ -22,6 +22,10 @@ def reheader(path: Path, at: int, form: str, *values: float) -> None:
     content = bytearray(gzip.decompress(path.read_bytes()))
     struct.pack_into("<" + form, content, at, *values)
     path.write_bytes(gzip.compress(bytes(content)))
+
+
+def why_not(case: Case, channels, dims: int) -> str | None:
+    return look(case, channels, dims).reason
 
 
 def case_of(*files: Path) -> Case:

@@ -10,6 +10,7 @@ from tests.inference.stock import labels_in, write_image
 from umamba_seg import load_model
 from umamba_seg.bench.made_up_model import MadeUp
 from umamba_seg.errors import DataError, ModelError, UsageError
+from umamba_seg.inference.cases import Case
 from umamba_seg.inference.model_folder import ModelFolder
 
 
@@ -150,3 +151,26 @@ def test_a_network_that_gives_nan_is_an_error_of_the_case(image, tmp_path):
 
     with pytest.raises(DataError, match="NaN"):
         load_model(results, mirror=False, device="cpu").predict(image)
+
+
+@pytest.mark.parametrize("kind", ["<i2", ">i2", "u1", "<f4", ">f8", "<u2", "<i4"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("slope", [None, 2.0])
+def test_images_are_read_as_nnunets_reader_reads_them(model, tmp_path, kind, ending, slope):
+    rng = np.random.default_rng(0)
+    affine = np.array([[0.7, 0.1, 0.0, 5.0], [-0.1, 0.8, 0.2, -3.0], [0.0, -0.2, 1.5, 2.0], [0, 0, 0, 1]])
+    affine[:3, :3] = np.linalg.qr(affine[:3, :3])[0] * [0.7, 0.8, 1.5]
+    grid = nibabel.Nifti1Image(rng.integers(0, 120, (5, 6, 7)).astype(kind), affine)
+    grid.header.set_data_dtype(kind)
+    if slope:
+        grid.header.set_slope_inter(slope, 3.0)
+    file = tmp_path / f"a_0000{ending}"
+    nibabel.save(grid, file)
+    expected, geometry = model.reader.read_images([str(file)])
+
+    image, properties = model.read(Case("a", (file,), file))
+
+    assert image.dtype == expected.dtype
+    assert image.flags["C_CONTIGUOUS"]
+    assert np.array_equal(image, expected)
+    assert properties == geometry

@@ -124,33 +124,47 @@ def part_of(cases: list[Case], part: str | None) -> list[Case]:
     return cases[int(number) - 1 :: int(count)]
 
 
-def why_not(case: Case, channels: Sequence[str], dims: int) -> str | None:
-    """Why a case cannot be segmented, None where nothing speaks against it.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What strict reading showed of a case.
 
-    NIfTI is read strictly, to the last byte: nnU-Net's reader fills what is cut off with zeros, and NaN too.
+    Args:
+        reason: Why it cannot be segmented; None where nothing speaks against it.
+        voxels: Of each file that was read, (i, j, k); empty where a file is no NIfTI.
+        is_plain: Whether those are what nnU-Net's reader would give: three axes, and no scaling in the header.
     """
+
+    reason: str | None = None
+    voxels: tuple[np.ndarray, ...] = ()
+    is_plain: bool = False
+
+
+def look(case: Case, channels: Sequence[str], dims: int) -> Seen:
+    """Read a case strictly, to the last byte: nnU-Net's reader fills what is cut off with zeros, and NaN too."""
     expected = channels[:1] if _are_colours(case.files, case.files[0].suffix, channels) else channels
     if len(case.files) != len(expected):
-        return f"the model needs {len(expected)} images ({', '.join(expected)}); got {len(case.files)}"
+        return Seen(f"the model needs {len(expected)} images ({', '.join(expected)}); got {len(case.files)}")
     missing = [channel for channel, path in zip(expected, case.files, strict=True) if not path.is_file()]
     if missing:
-        return f"the model needs {', '.join(channels)}; this case lacks {', '.join(missing)}"
-    shapes = {}
+        return Seen(f"the model needs {', '.join(channels)}; this case lacks {', '.join(missing)}")
+    voxels, is_plain = [], True
     for path in case.files:
         if not path.name.lower().endswith((".nii", ".nii.gz")):
-            continue
+            return Seen()
         try:
             header, array = nifti.read(path)
         except nifti.UnreadableError as fault:
-            return f"{path.name}: {fault}"
+            return Seen(f"{path.name}: {fault}")
         except (OSError, MemoryError, ValueError) as fault:
-            return f"{path.name}: {str(fault) or type(fault).__name__}"
+            return Seen(f"{path.name}: {str(fault) or type(fault).__name__}")
         if reason := _fault(header, array, dims):
-            return f"{path.name}: {reason}"
-        shapes[path.name] = array.shape
-    if len(set(shapes.values())) > 1:
-        return "its channels differ in size: " + ", ".join(f"{n} {'×'.join(map(str, s))}" for n, s in shapes.items())
-    return None
+            return Seen(f"{path.name}: {reason}")
+        voxels.append(array)
+        is_plain &= array.ndim == 3 and header.slope in (0.0, 1.0) and not header.intercept
+    if len({array.shape for array in voxels}) > 1:
+        sizes = [f"{p.name} {'×'.join(map(str, a.shape))}" for p, a in zip(case.files, voxels, strict=True)]
+        return Seen(f"its channels differ in size: {', '.join(sizes)}")
+    return Seen(None, tuple(voxels), is_plain)
 
 
 def _fault(header: nifti.Header, array: np.ndarray, dims: int) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from umamba_seg.device import choose_device, set_import_time_variables, use_threads
 from umamba_seg.errors import DataError, ModelError, UsageError
 from umamba_seg.files import told_when_full
-from umamba_seg.inference.cases import Case, find_cases, why_not
+from umamba_seg.inference.cases import Case, Seen, find_cases, look
 from umamba_seg.inference.model_folder import ModelFolder
 from umamba_seg.inference.store import model_folder
 
@@ -172,9 +172,12 @@ class Model:
         Raises:
             DataError: It is not what the model needs.
         """
-        if reason := why_not(case, self.channels, self.image_axes):
-            raise DataError(reason, code="bad-image")
+        seen = look(case, self.channels, self.image_axes)
+        if seen.reason is not None:
+            raise DataError(seen.reason, code="bad-image")
         try:
+            if seen.is_plain and type(self.reader).__name__ == "SimpleITKIO":
+                return _as_simpleitk_reads(case, seen)
             image, properties = self.reader.read_images([str(file) for file in case.files])
         except (RuntimeError, ValueError, AssertionError, OSError, KeyError) as fault:
             text = str(fault).strip()
@@ -229,6 +232,26 @@ class Model:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _as_simpleitk_reads(case: Case, seen: Seen) -> tuple[np.ndarray, dict[str, Any]]:
+    """What nnU-Net's SimpleITKIO makes of plain NIfTI files, of voxels that were read already."""
+    import SimpleITK
+
+    places = []
+    for file in case.files:
+        header = SimpleITK.ImageFileReader()
+        header.SetFileName(str(file))
+        header.ReadImageInformation()
+        places.append((header.GetSpacing(), header.GetOrigin(), header.GetDirection()))
+    spacing, origin, direction = places[0]
+    if any(place[0] != spacing for place in places):
+        raise ValueError(f"its channels differ in spacing: {', '.join(str(place[0]) for place in places)}")
+    image = np.empty((len(seen.voxels), *seen.voxels[0].shape[::-1]), np.float32)
+    for channel, voxels in zip(image, seen.voxels, strict=True):
+        channel[:] = voxels.T
+    stuff = {"spacing": spacing, "origin": origin, "direction": direction}
+    return image, {"sitk_stuff": stuff, "spacing": list(np.abs(spacing[::-1]))}
 
 
 def load_model(
