@@ -15,7 +15,6 @@ from functools import lru_cache
 
 import numba
 import numpy as np
-from scipy.ndimage import spline_filter1d
 
 BAND = 40  # entries of a row that are kept
 EDGE = 12  # voxels that scipy repeats at each end before it solves for the spline
@@ -73,7 +72,7 @@ def _linear_rows(size: int, target: int) -> Rows:
 
 def _spline_rows(size: int, target: int) -> Rows:
     padded = np.pad(np.eye(size), ((EDGE, EDGE), (0, 0)), mode="edge")
-    spline = spline_filter1d(padded, 3, axis=0, mode="nearest")
+    spline = _spline(padded)
     place = np.clip(positions(size, target) + EDGE, 0, len(spline) - 1)
     start = np.floor(place).astype(np.int64)
     t = place - start
@@ -84,6 +83,23 @@ def _spline_rows(size: int, target: int) -> Rows:
     band = min(size, BAND)
     first = np.clip(start - EDGE - band // 2 + 1, 0, size - band)
     return Rows(size, first, np.ascontiguousarray(np.take_along_axis(dense, first[:, None] + np.arange(band), 1)))
+
+
+def _spline(values: np.ndarray) -> np.ndarray:
+    """Coefficients of the cubic spline through values along the first axis, which go on mirrored beyond both ends.
+
+    Each value is a sixth of two neighbours and four sixths of its own coefficient. scipy solves that by a recursive
+    filter; importing it would cost more than all else that a small prediction does beside the network.
+    """
+    last = len(values) - 1
+    solved, ratio = values * 6, np.zeros(last + 1)
+    for row in range(last + 1):  # elimination of a tridiagonal matrix, all columns at once
+        pivot = (5 if row in (0, last) else 4) - (ratio[row - 1] if row else 0)
+        solved[row] = (solved[row] - (solved[row - 1] if row else 0)) / pivot
+        ratio[row] = 1 / pivot
+    for row in range(last - 1, -1, -1):
+        solved[row] -= ratio[row] * solved[row + 1]
+    return solved
 
 
 def resize(

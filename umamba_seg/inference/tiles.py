@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 
 def starts(size: int, tile: int, step: float) -> list[int]:
@@ -29,12 +28,20 @@ def importance(tile: Sequence[int]) -> np.ndarray:
     """
     product = np.ones(())
     for size in tile:
-        line = np.zeros(size)
-        line[size // 2] = 1
-        product = product[..., None] * gaussian_filter1d(line, size / 8, mode="constant")
+        product = product[..., None] * _gaussian(size)
     half = (product / (product.max() / 10)).astype(np.float32).astype(np.float16)  # torch rounds twice
     half[half == 0] = half[half > 0].min()  # a voxel that no tile counts would divide by zero
     return half
+
+
+def _gaussian(size: int) -> np.ndarray:
+    """A line with one voxel in its middle, filtered as scipy does: four standard deviations far, with a sum of one."""
+    reach = int(4 * size / 8 + 0.5)
+    far = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 / (size / 8) ** 2 * far**2)
+    line, middle = np.zeros(size + 2 * reach), size // 2 + reach
+    line[middle - reach : middle + reach + 1] = weights / weights.sum()
+    return line[reach : reach + size]
 
 
 @dataclass(frozen=True, slots=True)
