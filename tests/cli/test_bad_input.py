@@ -138,7 +138,7 @@ def test_a_device_that_is_not_there(planned):
 
 
 def test_predicting_without_a_model(umamba):
-    mends(umamba("predict", "nowhere", "-i", ".", "-o", "out"), code=7)
+    mends(umamba("predict", "nowhere", "-i", ".", "-o", "out"), code=2)
 
 
 def test_predicting_with_half_a_model(umamba):
