@@ -90,7 +90,7 @@ def main() -> None:
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Markdown."""
     lines = [
-        "| model | equal voxels | worst class Dice | CPU seconds, nnU-Net / ours | memory | ",
+        "| model | equal voxels | worst class Dice | CPU seconds, nnU-Net / ours | memory |",
         "|---|---|---|---|---|",
     ]
     lines += [
