@@ -157,6 +157,8 @@ def predict(
 
             extras = Extras(save_probabilities, preview)
             run = CaseRun(loaded, extras, scratch, check=check, report=report, tell=tell)
+            if cases[0].target != Path(output):  # beside a file of the user's choice nothing of ours is wanted
+                _write_nnunet_files(loaded, job.folder)
             files = job.do(run, with_statistics=statistics)
             result = replace(result, files=files, failed=run.failed, remarks=run.remarks)
         return replace(result, seconds=time.monotonic() - began)
@@ -194,7 +196,6 @@ class _Job:
         inputs = [file for case in self.cases for file in case.files if file.is_file()]
         record = RunRecord.begin("predict", device=model.engine.device, inputs=inputs)
         with told_when_full(self.folder):
-            _write_nnunet_files(model, self.folder)
             was_stopped = run.all(self.wanted, self.note)
             undone = {case.name for case in self.wanted} - set(run.done)
             files = tuple(case.target for case in self.cases if case.name not in undone)
