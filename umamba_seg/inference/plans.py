@@ -79,10 +79,8 @@ class Labels:
             raise _senseless("what is ignored must have the highest value")
         if not any(len(group) > 1 for group in values.values()):
             return cls(len(every), foreground, None)
-        regions, order = (
-            [group for group in values.values() if set(group) != {0}],
-            dataset_json.get("regions_class_order"),
-        )
+        regions = [group for group in values.values() if set(group) != {0}]
+        order = dataset_json.get("regions_class_order")
         if order is None or len(order) != len(regions):
             raise _senseless("regions_class_order must have a value for each region")
         return cls(len(regions), foreground, list(order))

@@ -16,6 +16,7 @@ from umamba_seg.files import told_when_full, write_text
 from umamba_seg.inference.cases import Case, all_cases, part_of
 from umamba_seg.inference.ledger import Entry, Ledger
 from umamba_seg.inference.model_folder import ModelFolder
+from umamba_seg.inference.storage import GB
 from umamba_seg.inference.store import model_folder
 from umamba_seg.progress import OnProgress, ignore
 from umamba_seg.run_record import RunRecord, sha256
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from umamba_seg.inference.model import Model
 
 FAST = {"mirror": False, "step": 0.75}  # and one fold, and OpenVINO where it is installed
-GB = 2**30
 Tell = Callable[[str], None]
 
 

@@ -49,12 +49,6 @@ class Geometry:
     grid: tuple[int, int, int]
     grid_spacing: tuple[float, ...]
 
-    @property
-    def cropped(self) -> tuple[int, int, int]:
-        """Size of the box."""
-        a, b, c = (side.stop - side.start for side in self.box)
-        return a, b, c
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
