@@ -1,13 +1,14 @@
 """Labels decided block by block, against all logits resized by nnU-Net's function."""
 
+import numba
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 
-from umamba_seg.inference.decide import INSIDE, Decision, Rule
+from umamba_seg.inference.decide import INSIDE, Decision, Rule, Taps, _value
 
 sizes = st.tuples(*[st.integers(1, 40)] * 3)
 
@@ -31,8 +32,30 @@ def resized(values, shape, separate):
     return resample_data_or_seg(values, shape, False, separate, 1, separate is not None, 0)
 
 
+@numba.njit
+def all_values(slab, out, taps):
+    for z, y, x in np.ndindex(out.shape):
+        out[z, y, x] = _value(0, z, y, x, slab, taps, False)
+
+
+@settings(deadline=None, max_examples=100)
+@given(sizes, sizes, st.integers(0, 99))
+def test_values_are_those_of_scipy_to_the_last_bit(grid, shape, seed):
+    values = np.random.default_rng(seed).normal(size=grid).astype(np.float16)
+    factors = [1 / f for f in np.divide(grid, shape)]
+    expected = zoom(values.astype(np.float64), factors, order=1, mode="nearest", grid_mode=True)
+    taps = [Taps.of(n, o, 1) for n, o in zip(grid, shape, strict=True)]
+    tables = tuple(table for t in taps for table in (t.low, t.high, t.share))
+
+    actual = np.empty(shape)
+    all_values(values[None].astype(np.float32), actual, tables)
+
+    assert np.array_equal(actual, expected)
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 20), sizes, sizes, st.sampled_from([None, 0, 1, 2]), st.integers(1, 9), st.integers(0, 99))
+@example(4, (1, 12, 32), (7, 13, 4), None, 1, 33)  # a tie that hangs on the last bit beyond an end
 def test_the_largest_wins_as_in_nnunet(classes, grid, shape, separate, step, seed):
     values = logits(classes, grid, seed)
 

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from umamba_seg.inference.half import round_to_half
-from umamba_seg.inference.resize import Rows, axis_rows
+from umamba_seg.inference.resize import axis_rows, positions
 
 BLOCK = 8  # voxels along each edge; 16 and 32 took twice and three times as long
 INSIDE = 6e-8  # sigmoid(v) > 0.5 in float32 holds for every half above this one, the smallest of them
@@ -38,12 +38,20 @@ class Taps:
     share: np.ndarray
 
     @classmethod
-    def of(cls, rows: Rows) -> "Taps":
-        """Of a matrix of order 0 or 1."""
-        if rows.weights.shape[1] == 1:
-            return cls(rows.first, rows.first, np.zeros(len(rows.first)))
-        share = np.ascontiguousarray(rows.weights[:, 1])
-        return cls(rows.first, rows.first + (share > 0), share)
+    def of(cls, size: int, target: int, order: int) -> "Taps":
+        """Of an axis of `size` voxels that becomes `target`, by order 0 or 1.
+
+        Beyond an end scipy takes a mean of the last voxel and itself, which need not be that voxel to the last bit; a
+        tie between two classes hangs on it, so the share stays what it is there.
+        """
+        if order == 0:
+            nearest = axis_rows(size, target, 0).first
+            return cls(nearest, nearest, np.zeros(target))
+        place = positions(size, target)
+        low = np.floor(place)
+        share = place - low
+        first, last = low.astype(np.int64), size - 1
+        return cls(np.clip(first, 0, last), np.clip(first + (share > 0), 0, last), share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,7 @@ class Decision:
         self._settings: dict[str, Any] = {"order": order, "separate": separate, "threads": threads}
         self.grid = tuple(grid)
         orders = [separate[1] if separate and axis == separate[0] else order for axis in range(3)]
-        self.taps = [Taps.of(axis_rows(n, o, k)) for n, o, k in zip(grid, labels.shape, orders, strict=True)]
+        self.taps = [Taps.of(n, o, k) for n, o, k in zip(grid, labels.shape, orders, strict=True)]
         self.decided = 0
         self._next_row = 0
 
