@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.helpers import mends
-from tests.inference.test_store import DATASET, LABELS, NAME, PROVENANCE, Bomb, make_model, pack
-from umamba_seg.inference import store
+from tests.inference.models.test_store import DATASET, LABELS, NAME, PROVENANCE, Bomb, make_model, pack
+from umamba_seg.inference.models import store
 
 
 @pytest.fixture

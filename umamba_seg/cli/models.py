@@ -13,7 +13,7 @@ from umamba_seg.cli.output import Output
 from umamba_seg.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from umamba_seg.inference.store import Description
+    from umamba_seg.inference.models.find import Description
 
 app = typer.Typer(help="Trained models by name: what predict, info and verify find them by.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ def list_models(out: Output, models: StoreOption = None) -> Payload:
     from rich.markup import escape
     from rich.table import Table
 
-    from umamba_seg.inference.store import installed, store_folder
+    from umamba_seg.inference.models.store import installed, store_folder
 
     home, found = store_folder(models), installed(models)
     table = Table("model", "data set", "configuration", "folds", "trainer", "installed", box=None, pad_edge=False)
@@ -54,7 +54,7 @@ def info(
     from rich.markup import escape
     from rich.table import Table
 
-    from umamba_seg.inference.store import describe
+    from umamba_seg.inference.models.find import describe
 
     found = describe(model, store=models)
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -68,7 +68,7 @@ def info(
 
 
 def _rows(found: "Description") -> list[tuple[str, str]]:
-    from umamba_seg.inference.archives import spoken_bytes
+    from umamba_seg.inference.models.archives import spoken_bytes
 
     record = found.record
     noted = dict(record.provenance)
@@ -119,8 +119,8 @@ def install(
     dry_run: DryRunOption = False,
 ) -> Payload:
     """Copy a trained model into the store; of a zip with several models all of them."""
-    from umamba_seg.inference import store
-    from umamba_seg.inference.archives import spoken_bytes
+    from umamba_seg.inference.models import store
+    from umamba_seg.inference.models.archives import spoken_bytes
 
     if dry_run:
         offers = store.offers(source, name, store=models)
@@ -147,7 +147,7 @@ def remove(
     dry_run: DryRunOption = False,
 ) -> Payload:
     """Delete a model of the store; the zip or folder it came from stays."""
-    from umamba_seg.inference import store
+    from umamba_seg.inference.models import store
 
     folder = store.folder_of(name, store=models)
     if not dry_run and not yes and not _agrees(folder):
@@ -175,7 +175,7 @@ def verify(
     models: StoreOption = None,
 ) -> Payload:
     """Compare the files of installed models with their hashes when they were installed."""
-    from umamba_seg.inference import store
+    from umamba_seg.inference.models import store
 
     names = [name] if name else [model.name for model in store.installed(models)]
     faults = {each: store.verify(each, store=models) for each in names}

@@ -13,7 +13,7 @@ from umamba_seg.errors import DataError, ModelError, UsageError
 from umamba_seg.files import told_when_full
 from umamba_seg.inference.cases import Case, Seen, find_cases, look
 from umamba_seg.inference.model_folder import ModelFolder
-from umamba_seg.inference.store import model_folder
+from umamba_seg.inference.models.find import find_model
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ def load_model(
 
     wanted = replace(options or Options(), **changes)
     with ExitStack() as stack:
-        place = stack.enter_context(model_folder(source))
+        place = stack.enter_context(find_model(source))
         folder = ModelFolder.open(place, () if folds == "all" else folds)
         weights = folder.load(trust=trust)
         before: Model | Path | None = None

@@ -16,8 +16,8 @@ from umamba_seg.files import told_when_full, write_text
 from umamba_seg.inference.cases import Case, all_cases, part_of
 from umamba_seg.inference.ledger import Entry, Ledger
 from umamba_seg.inference.model_folder import ModelFolder
+from umamba_seg.inference.models.find import find_model
 from umamba_seg.inference.storage import GB
-from umamba_seg.inference.store import model_folder
 from umamba_seg.progress import OnProgress, ignore
 from umamba_seg.run_record import RunRecord, sha256
 
@@ -133,7 +133,7 @@ def predict(
     memory = None if memory_gb is None else int(memory_gb * GB)
     options = Options(mirror, step, accumulate, precision, backend, batch, memory)
     with ExitStack() as stack:
-        folder = ModelFolder.open(stack.enter_context(model_folder(model)), folds)
+        folder = ModelFolder.open(stack.enter_context(find_model(model)), folds)
         if fast:
             options, folder = _fast(options, folder, folds)
         found = stack.enter_context(_cases(inputs, Path(output), folder, series, resample_tilt=resample_tilt))
@@ -239,7 +239,7 @@ def _cases(
     """The cases of files and folders; a DICOM series is converted for as long as the block lasts."""
     sources = [Path(inputs)] if isinstance(inputs, Path | str) else [Path(source) for source in inputs]
     if len(sources) == 1 and sources[0].is_dir() and (series or not _has_images(sources[0], folder)):
-        from umamba_seg.inference.dicom_case import converted
+        from umamba_seg.inference.dicom.case import converted
 
         with converted(sources[0], output, folder.ending, folder.channels, series, resample_tilt) as case:
             if case is not None:

@@ -7,6 +7,8 @@ from tempfile import TemporaryDirectory
 
 from umamba_seg.errors import DataError, UsageError
 from umamba_seg.inference.cases import Case
+from umamba_seg.inference.dicom.pixels import read_series
+from umamba_seg.inference.dicom.series import choose, series_in
 
 
 @contextmanager
@@ -32,8 +34,6 @@ def converted(
         DataError: No volume, several, or one with a fault.
         UsageError: The model reads no format that keeps the geometry, or needs other channels.
     """
-    from umamba_seg.inference.dicom import choose, read_series, series_in
-
     try:
         found = series_in(folder)
     except DataError as fault:

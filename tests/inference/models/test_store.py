@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from umamba_seg.errors import MachineError, ModelError, UsageError
-from umamba_seg.inference import archives, store
-from umamba_seg.inference.store import FILE, describe, install, installed, model_folder, offers, remove, verify
+from umamba_seg.inference.models import archives, store
+from umamba_seg.inference.models.find import describe, find_model
+from umamba_seg.inference.models.record import FILE
+from umamba_seg.inference.models.store import install, installed, offers, remove, verify
 
 DATASET = "Dataset004_Hippocampus"
 NAME = f"{DATASET}__nnUNetTrainer__umambaBot8GPlans__3d_fullres"
@@ -118,7 +120,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_the_store_needs_neither_torch_nor_numpy():
-    statement = "import umamba_seg.inference.store as s, sys; s.installed(); print(*sys.modules)"
+    statement = "import umamba_seg.inference.models.store as s, sys; s.installed(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "nnunetv2", "umamba_seg.networks"} & set(done.stdout.split())
 
@@ -260,7 +262,7 @@ def test_strange_words_in_a_checkpoint_do_no_harm(results):
 
 KILLED = """
 import os, sys
-from umamba_seg.inference import store
+from umamba_seg.inference.models import store
 store._publish = lambda *_: os._exit(9)
 store.install(sys.argv[1])
 """
@@ -375,17 +377,17 @@ def test_plans_that_inherit_in_a_circle_come_to_an_end(results):
 def test_a_results_folder_and_a_fold_in_it_stand_for_themselves(results, monkeypatch):
     folder = make_model(results)
     for source in (folder, str(folder), folder / "fold_0"):
-        with model_folder(source) as found:
+        with find_model(source) as found:
             assert found == folder
     monkeypatch.chdir(folder / "fold_0")
-    with model_folder(".") as found:
+    with find_model(".") as found:
         assert found == folder
 
 
 def test_a_name_stands_for_the_model_in_the_store(results, tmp_path, home):
     install(make_model(results), "mine")
     (tmp_path / "mine").mkdir()  # a folder that is no model hides none
-    with model_folder("mine") as found:
+    with find_model("mine") as found:
         assert found == home / "mine"
 
 
@@ -400,7 +402,7 @@ def test_a_zip_is_unpacked_while_the_block_lasts(results, tmp_path):
 
 
 def use_and_fail(path: Path, seen: list[Path]) -> None:
-    with model_folder(path) as folder:
+    with find_model(path) as folder:
         assert (folder / "fold_0" / "checkpoint_final.pth").is_file()
         seen.append(folder)
         raise KeyError("any fault")
@@ -411,7 +413,7 @@ def test_a_zip_with_several_models_is_answered_with_their_names(results, tmp_pat
     make_model(results)
     with (
         pytest.raises(UsageError, match="2 models are in it") as caught,
-        model_folder(pack(results, tmp_path / "m.zip")),
+        find_model(pack(results, tmp_path / "m.zip")),
     ):
         pass
     assert "__2d" in caught.value.what
@@ -422,21 +424,21 @@ def test_an_unknown_name_is_answered_with_the_three_closest(results):
     folder = make_model(results)
     for name in ("hippocampus", "hippo", "liver", "hippocampus2"):
         install(folder, name)
-    with pytest.raises(UsageError) as caught, model_folder("hipocampus"):
+    with pytest.raises(UsageError) as caught, find_model("hipocampus"):
         pass
     assert caught.value.code == "unknown-model"
     assert caught.value.how == ("did you mean hippocampus, hippocampus2, hippo?",)
 
 
 def test_in_an_empty_store_the_way_out_is_to_install():
-    with pytest.raises(UsageError) as caught, model_folder("hippocampus"):
+    with pytest.raises(UsageError) as caught, find_model("hippocampus"):
         pass
     assert "umamba models install" in caught.value.how[0]
 
 
 @pytest.mark.parametrize("source", ["missing/model", "missing.zip"])
 def test_a_path_to_nothing_is_told_as_a_path(source):
-    for attempt in (lambda: model_folder(source).__enter__(), lambda: install(source)):
+    for attempt in (lambda: find_model(source).__enter__(), lambda: install(source)):
         with pytest.raises(ModelError, match="no such model folder") as caught:
             attempt()
         assert caught.value.code == "no-model"
@@ -444,7 +446,7 @@ def test_a_path_to_nothing_is_told_as_a_path(source):
 
 def test_the_folder_of_a_data_set_is_answered_with_the_models_in_it(results):
     folder = make_model(results)
-    for attempt in (lambda: model_folder(folder.parent).__enter__(), lambda: install(folder.parent)):
+    for attempt in (lambda: find_model(folder.parent).__enter__(), lambda: install(folder.parent)):
         with pytest.raises(ModelError, match=r"no plans\.json") as caught:
             attempt()
         assert str(folder) in caught.value.how[0]

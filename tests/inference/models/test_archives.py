@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from umamba_seg.errors import ModelError
-from umamba_seg.inference import archives
-from umamba_seg.inference.archives import models_in, size_of, spoken_bytes, unpack
+from umamba_seg.inference.models import archives
+from umamba_seg.inference.models.archives import models_in, size_of, spoken_bytes, unpack
 
 MODEL = "Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__2d"
 FILES = ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth")
