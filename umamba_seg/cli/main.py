@@ -33,6 +33,7 @@ from umamba_seg.cli import (
 )
 from umamba_seg.cli.output import Output
 from umamba_seg.errors import UsageError
+from umamba_seg.process import collecting_rarely
 
 app = typer.Typer(
     name="umamba",
@@ -94,9 +95,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a label name may hold what an old terminal cannot show
-    if "--json" in sys.argv[1:]:
-        sys.exit(_run_for_programs())
-    app()
+    with collecting_rarely():
+        if "--json" in sys.argv[1:]:
+            sys.exit(_run_for_programs())
+        app()
 
 
 def _run_for_programs() -> int:

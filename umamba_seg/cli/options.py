@@ -71,8 +71,10 @@ def introduce_workspace(out: Output, option: Path | None) -> Workspace:
 def nnunet_at_work(out: Output) -> Iterator[None]:
     """Run nnU-Net's code without its chatter, after a word on a version that nobody has tried."""
     from umamba_seg.doctor import untried_host
+    from umamba_seg.process import keep_freed_memory
 
     if remark := untried_host():
         out.warn(remark)
+    keep_freed_memory()
     with out.chatter():
         yield
