@@ -52,7 +52,7 @@ class Umamba:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            encoding="utf-8",  # whatever locale a library of an earlier test has left behind
+            encoding="utf-8",
         )
 
     def plan_phantoms(self, network: str, configuration: str, patch: str, name: str, *more: object) -> Answer:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import locale
 import os
 import shutil
 import signal
@@ -280,6 +281,7 @@ def write_series(volume, folder: Path) -> None:
     from pydicom.uid import generate_uid
 
     folder.mkdir()
+    spoken = locale.setlocale(locale.LC_ALL)
     writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     series, direction = generate_uid(), volume.GetDirection()
@@ -297,6 +299,7 @@ def write_series(volume, folder: Path) -> None:
             plane.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{z:03d}.dcm"))
         writer.Execute(plane)
+    locale.setlocale(locale.LC_ALL, spoken)  # writing 0020|0032 sets the whole process's to C, in which text is ASCII
 
 
 def test_options_that_make_no_sense_are_refused(umamba: Umamba, model, images):
