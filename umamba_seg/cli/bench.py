@@ -62,7 +62,9 @@ def networks(
     from rich.table import Table
 
     from umamba_seg.bench.networks import as_dicts, measure
+    from umamba_seg.process import keep_freed_memory
 
+    keep_freed_memory()  # as training does
     _check_device(device)
     if device == "cuda" and not torch.cuda.is_available():
         raise MachineError("torch sees no cuda device", code="no-device")

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from umamba_seg.errors import ModelError
+from umamba_seg.errors import ModelError, ResourceError
 from umamba_seg.inference.models import archives
 from umamba_seg.inference.models.archives import models_in, size_of, spoken_bytes, unpack
 
@@ -171,9 +171,9 @@ def test_what_does_not_fit_the_disk_is_refused(tmp_path, monkeypatch):
     path = packed(tmp_path / "model.zip")
     room = archives.shutil._ntuple_diskusage(100, 90, 10)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda place: room)
-    with pytest.raises(ModelError, match=r"needs 49 bytes, and 10 bytes are free") as caught:
+    with pytest.raises(ResourceError, match=r"needs 49 bytes, and 10 bytes are free") as caught:
         unpack(path, tmp_path / "out")
-    assert (caught.value.code, caught.value.exit_code) == ("no-room", 7)
+    assert (caught.value.code, caught.value.exit_code) == ("no-room", 6)
     assert not (tmp_path / "out").exists()
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from umamba_seg.errors import ModelError
+from umamba_seg.errors import ModelError, ResourceError
 from umamba_seg.files import told_when_full
 
 MOST_MEMBERS = 100_000
@@ -59,7 +59,8 @@ def unpack(path: Path, folder: Path, *, below: PurePosixPath = EVERYTHING) -> No
         below: The only folder of the zip that is wanted, such as one of `models_in`; its place in the zip is kept.
 
     Raises:
-        ModelError: It is damaged, would write elsewhere, or is larger than what is free here.
+        ModelError: It is damaged or would write elsewhere.
+        ResourceError: It is larger than what is free here.
     """
     with _opened(path) as archive:
         wanted = _below(_members(archive, path), below)
@@ -164,7 +165,7 @@ def _check_room(needed: int, place: Path, path: Path) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         what = f"unpacked it needs {spoken_bytes(needed)}, and {spoken_bytes(free)} are free in {place}"
-        raise ModelError(what, where=str(path), how=["free some space, or choose another disk"], code="no-room")
+        raise ResourceError(what, where=str(path), how=["free some space, or choose another disk"], code="no-room")
 
 
 def _models(members: Members) -> list[PurePosixPath]:
