@@ -100,7 +100,7 @@ def side_car_spacing(file: Path) -> tuple[tuple[float, ...], str]:
     """The spacing x, y, z of a side-car, or three times 1 and why it is not known."""
     nothing = (1.0, 1.0, 1.0)
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_bytes())
     except FileNotFoundError:
         return nothing, "is missing"
     except (OSError, ValueError):

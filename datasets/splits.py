@@ -70,14 +70,14 @@ def read_patients(source: str, cases: Sequence[str]) -> dict[str, str]:
 
 
 def _from_json(path: Path) -> dict[str, str]:
-    content: Any = json.loads(path.read_text())
+    content: Any = json.loads(path.read_bytes())
     if not isinstance(content, dict):
         raise DataError('it must be {"case": "patient", …}', where=str(path), code="bad-patients")
     return {str(case): str(patient) for case, patient in content.items()}
 
 
 def _from_csv(path: Path) -> dict[str, str]:
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a mark at the beginning
         rows = [row for row in csv.reader(file) if row]
     if any(len(row) < 2 for row in rows):
         raise DataError("each line must be case,patient", where=str(path), code="bad-patients")

@@ -163,7 +163,7 @@ def _read_settings(path: Path) -> dict[str, object]:
         num_threads: int | None = None
 
     try:
-        return SettingsFile.model_validate(tomllib.loads(path.read_text())).model_dump(exclude_none=True)
+        return SettingsFile.model_validate(tomllib.loads(path.read_text("utf-8"))).model_dump(exclude_none=True)
     except (tomllib.TOMLDecodeError, ValidationError) as fault:
         reason = (
             f"{fault.errors()[0]['loc'][0]}: {fault.errors()[0]['msg']}"
@@ -248,7 +248,7 @@ def make_folder(folder: Path, *, where: str) -> None:
 def read_json(path: Path) -> dict[str, object]:
     """A JSON file whose outermost part is an object, or a sentence that says what is wrong with it."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError) as fault:
         raise DataError(f"the file cannot be read as JSON: {fault}", where=str(path), code="unreadable-json") from fault
     if not isinstance(content, dict):

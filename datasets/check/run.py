@@ -147,7 +147,7 @@ def _accepted(preprocessed: Path | None, more: Collection[str]) -> set[str]:
 def accepted_before(preprocessed: Path | None) -> set[str]:
     """What the user has set aside: `CODE` or `CODE:CASE`."""
     file = None if preprocessed is None else preprocessed / ACCEPTED
-    return set(json.loads(file.read_text())) if file is not None and file.is_file() else set()
+    return set(json.loads(file.read_bytes())) if file is not None and file.is_file() else set()
 
 
 def _is_accepted(finding: Finding, accepted: set[str]) -> bool:

@@ -142,7 +142,7 @@ def split_faults(file: Path, cases: Sequence[str], patients: Mapping[str, str]) 
     """Faults of splits_final.json, and patients in training and validation."""
     where: dict[str, Any] = {"files": (file.name,)}
     try:
-        folds = json.loads(file.read_text())
+        folds = json.loads(file.read_bytes())
         folds = [(set(fold["train"]), set(fold["val"])) for fold in folds]
     except (OSError, ValueError, TypeError, KeyError):
         yield Finding("splits", "error", 'it is no list of {"train": […], "val": […]}', **where)

@@ -30,7 +30,7 @@ class Draft:
     def description(self) -> dict[str, Any]:
         """dataset.json as it is now; empty where it cannot be read."""
         try:
-            content = json.loads((self.folder / DESCRIPTION).read_text())
+            content = json.loads((self.folder / DESCRIPTION).read_bytes())
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}

@@ -45,7 +45,8 @@ def test_more_folds_than_patients_are_refused(folds):
 def test_patients_come_from_an_expression_or_from_files(tmp_path):
     cases = ["anna_1", "anna_2", "ben_1"]
     expected = {"anna_1": "anna", "anna_2": "anna", "ben_1": "ben"}
-    (tmp_path / "p.csv").write_text("case,patient\n" + "".join(f"{c},{p}\n" for c, p in expected.items()))
+    lines = "".join(f"{c},{p}\n" for c, p in expected.items())
+    (tmp_path / "p.csv").write_text(f"case,patient\n{lines}", encoding="utf-8-sig")  # as spreadsheets write it
     (tmp_path / "p.json").write_text(json.dumps(expected))
 
     assert read_patients("([a-z]+)_", cases) == expected

@@ -58,8 +58,8 @@ class MadeUp:
         """Make `folder/nnUNetTrainer__madeUpPlans__CONFIGURATION` and return it."""
         model = folder / f"nnUNetTrainer__madeUpPlans__{self.configuration}"
         model.mkdir(parents=True, exist_ok=True)
-        (model / "dataset.json").write_text(json.dumps(self.dataset_json()))
-        (model / "plans.json").write_text(json.dumps(self.plans()))
+        (model / "dataset.json").write_text(json.dumps(self.dataset_json()), "utf-8")
+        (model / "plans.json").write_text(json.dumps(self.plans()), "utf-8")
         for fold in self.folds:
             (model / f"fold_{fold}").mkdir(exist_ok=True)
             torch.save(self._checkpoint(fold, fit=fit), model / f"fold_{fold}/checkpoint_final.pth")

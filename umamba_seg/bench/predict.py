@@ -217,7 +217,7 @@ class _Work:
         """CPU seconds of one more run of ours: without its forward passes, and of those."""
         notes = self.folder / "passes.json"
         cost = run([sys.executable, "-m", __name__, notes, *self._our_arguments()], self._same_threads())
-        passes = json.loads(notes.read_text())
+        passes = json.loads(notes.read_bytes())
         network = float(np.mean(passes[1:] or passes)) * self.tiles
         return cost.cpu - network, network
 
@@ -362,7 +362,7 @@ def _run_with_a_clock(notes: Path, arguments: Sequence[str]) -> None:
     try:
         runpy.run_module("umamba_seg.cli.main", run_name="__main__")
     finally:
-        notes.write_text(json.dumps(passes))
+        notes.write_text(json.dumps(passes), "utf-8")
 
 
 def _seconds_of_network() -> float:

@@ -132,7 +132,7 @@ class _InternalError(UmambaError):
 
 
 def _keep_traceback(out: Output, *, show: bool) -> None:
-    with out.log.open("a") as log:
+    with out.log.open("a", encoding="utf-8") as log:
         traceback.print_exc(file=log)
     if show:
         traceback.print_exc()

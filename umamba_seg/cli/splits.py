@@ -55,7 +55,7 @@ def splits(
     made = make_folds(cases, patients=patients, folds=folds, seed=seed)
     file = found.preprocessed / FILE
     text = json.dumps(made, indent=1)
-    is_same = file.is_file() and json.loads(file.read_text()) == made
+    is_same = file.is_file() and json.loads(file.read_bytes()) == made
     if file.is_file() and not is_same and not overwrite and not dry_run:
         how = ["--overwrite replaces it; models trained on its folds keep their validation results"]
         raise UsageError("there are other folds already", where=str(file), how=how, code="splits-exist")

@@ -162,7 +162,7 @@ def read(path: Path) -> Evaluation:
     if not file.is_file():
         how = ["umamba evaluate REFERENCES PREDICTIONS  makes it"]
         raise DataError("there is no evaluation", where=str(path), how=how, code="no-evaluation")
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_bytes())
     cases = {
         case: {c: Measures(**{k: _number(v) for k, v in m.items()}) for c, m in found.items()}
         for case, found in content["cases"].items()

@@ -80,7 +80,7 @@ class Ledger:
 
 def _read(file: Path) -> list[Entry]:
     try:
-        rows = list(csv.DictReader(io.StringIO(file.read_text())))
+        rows = list(csv.DictReader(io.StringIO(file.read_text("utf-8"))))
         return [Entry(**_typed(row)) for row in rows]
     except (OSError, ValueError, TypeError, KeyError):
         return []  # not ours, or cut off before it was ever complete: nothing is known

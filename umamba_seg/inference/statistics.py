@@ -94,7 +94,7 @@ def write_table(rows: Sequence[Statistics], file: Path) -> None:
 
 def class_names(dataset_json: Path) -> dict[int, str]:
     """Names of classes by value; regions have none."""
-    return class_names_of(json.loads(dataset_json.read_text()))
+    return class_names_of(json.loads(dataset_json.read_bytes()))
 
 
 def class_names_of(dataset_json: Mapping[str, Any]) -> dict[int, str]:

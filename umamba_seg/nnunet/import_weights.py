@@ -124,7 +124,7 @@ def import_weights(
 
 def _check_free(target: Path, texts: Mapping[Path, str]) -> None:
     """Refuse a folder that holds this fold, or folds of another model."""
-    others = [file for file, text in texts.items() if file.exists() and file.read_text() != text]
+    others = [file for file, text in texts.items() if file.exists() and file.read_text("utf-8") != text]
     for file in [target] if target.exists() else others:
         how = ["choose another folder, or --overwrite"]
         raise UsageError("there is a model already", where=str(file), how=how, code="output-exists")

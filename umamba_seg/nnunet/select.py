@@ -160,7 +160,7 @@ def _candidates(
 
 def _number_of_folds(dataset: Dataset) -> int:
     file = dataset.preprocessed / "splits_final.json"
-    return len(json.loads(file.read_text())) if file.is_file() else HOST_FOLDS
+    return len(json.loads(file.read_bytes())) if file.is_file() else HOST_FOLDS
 
 
 def _check_trained(dataset: Dataset, candidates: Sequence[Candidate], folds: Sequence[int]) -> None:

@@ -39,7 +39,7 @@ def check_fold(dataset: Dataset, plans: dict[str, Any], configuration: str, fold
     if fold == "all":
         return fold
     splits = dataset.preprocessed / "splits_final.json"
-    folds = len(json.loads(splits.read_text())) if splits.is_file() else HOST_FOLDS
+    folds = len(json.loads(splits.read_bytes())) if splits.is_file() else HOST_FOLDS
     if not str(fold).isdecimal() or int(fold) >= folds:
         raise UsageError(f"the fold must be 0 to {folds - 1}, or all; got {fold}", where="FOLD", code="unknown-fold")
     if not splits.is_file() and len(cases) < HOST_FOLDS:

@@ -190,7 +190,7 @@ class ManagedTraining(ChosenPrecision, GuardedUpdates, DistributedTraining, Told
             super().on_epoch_end()
             if self.local_rank == 0:
                 metrics = self._metrics()
-                with (self.folder / METRICS_FILE).open("a") as file:
+                with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(metrics) + "\n")
                 log_to_tensorboard(self.folder, metrics)
         self._sign("running")
@@ -323,7 +323,7 @@ def forget_epochs_from(epoch: int, file: Path) -> None:
     if not file.is_file():
         return
     kept = []
-    for line in file.read_text().splitlines():
+    for line in file.read_text("utf-8").splitlines():
         try:
             if json.loads(line)["epoch"] < epoch:
                 kept.append(line + "\n")

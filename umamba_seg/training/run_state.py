@@ -69,7 +69,7 @@ def write(folder: Path, state: RunState) -> None:
 def read(folder: Path) -> RunState | None:
     """The state of the run in a folder, None where there is none that can be read."""
     try:
-        content = json.loads((folder / FILE).read_text())
+        content = json.loads((folder / FILE).read_bytes())
         return RunState(**{**content, "pseudo_dice": tuple(content["pseudo_dice"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None

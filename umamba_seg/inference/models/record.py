@@ -72,7 +72,7 @@ class InstalledModel:
 def read_record(file: Path) -> InstalledModel:
     """The file of an installed model; its folder's name is the model's, also after somebody has renamed it."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_bytes())
         known: dict[str, Any] = {field.name: content[field.name] for field in fields(InstalledModel)}
         lists = {key: tuple(known[key]) for key in ("folds", "left_out")}
         return InstalledModel(**{**known, **lists, "name": file.parent.name})
