@@ -1,8 +1,9 @@
 """`umamba networks`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from umamba_seg.cli.command import Payload, command
 from umamba_seg.cli.options import lengths, numbers
 from umamba_seg.cli.output import Output
 from umamba_seg.errors import UsageError
+
+if TYPE_CHECKING:
+    from umamba_seg.networks.registry import NetworkRecord
 
 _REACH = "Reach of a mixer"
 
@@ -56,9 +60,8 @@ def networks(
     sizes = {record.name: {f"{n}d": parameters_of(record, n) for n in record.dims} for record in records}
     table = Table(box=None, pad_edge=False)
     if name:
-        for key, value in asdict(records[0]).items():
-            table.add_row(key.replace("_", " "), _spoken(value))
-        table.add_row("parameters", ", ".join(f"{axes}: {count:,}" for axes, count in sizes[name].items()))
+        for heading, told in _about(records[0], sizes[name]).items():
+            table.add_row(heading, told)
     else:
         headings = ("network", "title", "M parameters", "deep supervision", "a patch must have", "weights that load")
         for heading in (*headings, "paper"):
@@ -129,7 +132,23 @@ def _reach(out: Output, name: str, size: str, spacing: str | None, channels: int
     }
 
 
-def _spoken(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _about(record: "NetworkRecord", sizes: Mapping[str, int]) -> dict[str, str]:
+    about = {
+        "name": record.name,
+        "title": record.title,
+        "paper": record.paper,
+        "axes": " or ".join(map(str, record.dims)),
+        "parameters": ", ".join(f"{axes.upper()} {count:,}" for axes, count in sizes.items()),
+        "mixer of the paper": record.mixer,
+        "a patch must have": record.patch_rule,
+        "deep supervision": _spoken(record.deep_supervision),
+        "weights that load": record.weights,
+        "in plans": record.class_path,
+    }
+    if record.fixed:
+        about["with"] = ", ".join(f"{key}={value}" for key, value in record.fixed.items())
+    return {**about, "next": f"umamba plan DATASET --network {record.name}"}
+
+
+def _spoken(value: bool) -> str:
+    return "yes" if value else "no"
