@@ -5,7 +5,8 @@
 
 DATASET_FOLDER is `Dataset004_Hippocampus` in nnU-Net's format, with `imagesTs` and `labelsTs` for the test. Every step
 is a command that a user could type; what is there is not made again, so a run that was stopped goes on. Rows go to
-`results/hippocampus.json` beside this file, from which the table in docs/results.md is made.
+`results/hippocampus.json` beside this file, from which the table in docs/results.md is made, and the Dice of each case
+to the folder `results/hippocampus`, so that rows made on different machines can be compared.
 """
 
 import argparse
@@ -22,6 +23,7 @@ HERE = Path(__file__).parent
 ROWS_FILE, PAGE = HERE / "results" / "hippocampus.json", HERE.parent / "docs" / "results.md"
 BEGIN, END = "<!-- hippocampus: made by benchmarks/hippocampus.py -->", "<!-- end -->"
 NUMBER, CONFIGURATION = 4, "3d_fullres"
+EVALUATION = "umamba_evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def run(name: str, row: Row, raw: Path, workspace: Path, options: argparse.Names
     cases = sorted(path.name.removesuffix(".nii.gz") for path in (raw / "labelsTs").glob("*.nii.gz"))
     people.write_text("".join(f"{case},{(int(re.sub(r'[^0-9]', '', case)) + 1) // 2}\n" for case in cases))
     judged = umamba("evaluate", raw / "labelsTs", out, "--group", people, workspace=workspace)
+    cases_file(options.rows_file, row).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(out / EVALUATION, cases_file(options.rows_file, row))
     lines = (Path(trained["folder"]) / "progress.jsonl").read_text().splitlines()
     return {
         "name": name,
@@ -104,13 +108,18 @@ def run(name: str, row: Row, raw: Path, workspace: Path, options: argparse.Names
     }
 
 
-def compared(workspace: Path, rows: dict[str, Any]) -> list[dict[str, Any]]:
-    """The differences of pairs whose rows are there."""
+def cases_file(rows_file: Path, row: Row) -> Path:
+    """Where the Dice of each case is kept."""
+    return rows_file.with_suffix("") / f"{row.plans}.json"
+
+
+def compared(workspace: Path, rows_file: Path) -> list[dict[str, Any]]:
+    """The differences of pairs whose cases are there."""
     found = []
     for first, second in PAIRS:
-        if first in rows and second in rows:
-            folders = [workspace / "predictions" / ROWS[name].plans for name in (first, second)]
-            (one,) = umamba("compare", *folders, workspace=workspace)["comparisons"]
+        files = [cases_file(rows_file, ROWS[name]) for name in (first, second)]
+        if all(file.is_file() for file in files):
+            (one,) = umamba("compare", *files, workspace=workspace)["comparisons"]
             found.append({**one, "first": first, "second": second})
     return found
 
@@ -154,7 +163,7 @@ def main() -> None:
     )
     for name in options.only or ROWS:
         content["rows"][name] = run(name, ROWS[name], raw, options.workspace, options)
-        content["differences"] = compared(options.workspace, content["rows"])
+        content["differences"] = compared(options.workspace, options.rows_file)
         options.rows_file.parent.mkdir(parents=True, exist_ok=True)
         options.rows_file.write_text(json.dumps(content, indent=1))
     print(table(content))

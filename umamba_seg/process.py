@@ -11,7 +11,10 @@ _YOUNG, _MIDDLE, _OLD = 20_000, 20, 20  # Python's own are 700, 10, 10
 _COUNTS_ITS_OBJECTS = ("triton._C.libtriton", "triton._C.libproton")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_KEPT = 1 << 30  # bytes
+_LARGEST_KEPT, _MOST_KEPT = (
+    1 << 27,
+    1 << 29,
+)  # bytes; above 128 MB come whole images, which are not made again and again
 
 
 @contextmanager
@@ -38,5 +41,5 @@ def keep_freed_memory() -> None:
     cleared: that took a sixth of the CPU seconds of a small network.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        library.mallopt(_M_MMAP_THRESHOLD, _KEPT)
-        library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
+        library.mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)

@@ -60,8 +60,8 @@ def networks(
     sizes = {record.name: {f"{n}d": parameters_of(record, n) for n in record.dims} for record in records}
     table = Table(box=None, pad_edge=False)
     if name:
-        for heading, told in _about(records[0], sizes[name]).items():
-            table.add_row(heading, told)
+        for heading, text in _about(records[0], sizes[name]).items():
+            table.add_row(heading, text)
     else:
         headings = ("network", "title", "M parameters", "deep supervision", "a patch must have", "weights that load")
         for heading in (*headings, "paper"):
