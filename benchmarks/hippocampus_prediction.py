@@ -26,7 +26,7 @@ CLASSES = 3
 
 
 def stock_model(source: Path, workspace: Path, epochs: int, iterations: int) -> Path:
-    """nnU-Net's default plans and network, trained for a few epochs: long enough for logits that are decided."""
+    """nnU-Net's default plans and network, trained for a few epochs: long enough to find hippocampi."""
     variables = {name: str(workspace / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     raw = workspace / "nnUNet_raw" / source.name
     if not raw.is_dir():
@@ -37,7 +37,8 @@ def stock_model(source: Path, workspace: Path, epochs: int, iterations: int) -> 
         subprocess.run(plan, check=True, stdout=subprocess.DEVNULL)
     length = ["--epochs", str(epochs), "--iterations", str(iterations), "--checkpoint-every", "1"]
     train = [sys.executable, "-m", "umamba_seg.cli.main", "train", "4", "3d_fullres", "0", "-p", "nnUNetPlans"]
-    done = subprocess.run([*train, *length, "--no-validation", "--json"], stdout=subprocess.PIPE, check=True)
+    quick = ["--precision", "bf16", "--no-validation", "--json"]
+    done = subprocess.run([*train, *length, *quick], stdout=subprocess.PIPE, check=True)
     return Path(json.loads(done.stdout)["runs"][0]["folder"]).parent
 
 
@@ -68,8 +69,8 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--model", type=Path, help="results folder to use instead of a stock U-Net")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     workspace = options.workspace.resolve()
