@@ -11,10 +11,8 @@ _YOUNG, _MIDDLE, _OLD = 20_000, 20, 20  # Python's own are 700, 10, 10
 _COUNTS_ITS_OBJECTS = ("triton._C.libtriton", "triton._C.libproton")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_LARGEST_KEPT, _MOST_KEPT = (
-    1 << 27,
-    1 << 29,
-)  # bytes; above 128 MB come whole images, which are not made again and again
+_LARGEST_KEPT = 1 << 27  # bytes; larger are whole images, which are not made again and again
+_MOST_KEPT = 1 << 29
 
 
 @contextmanager

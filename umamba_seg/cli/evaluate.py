@@ -83,7 +83,9 @@ def evaluate(
 
 def compare(
     out: Output,
-    results: Annotated[list[Path], typer.Argument(help="Folders that umamba evaluate has judged.", metavar="RESULT…")],
+    results: Annotated[
+        list[Path], typer.Argument(help="Folders that umamba evaluate has judged, or its files.", metavar="RESULT…")
+    ],
     metric: Annotated[str, typer.Option(help="dice, nsd, hd95 or assd.")] = "dice",
     test: Annotated[str, typer.Option(help="permutation or wilcoxon.")] = "permutation",
     margin: Annotated[float, typer.Option(help="Points of 100 within which methods count as equal.")] = 0.5,
