@@ -95,7 +95,7 @@ def compare(
     from umamba_seg.evaluation.statistics import compare as judge
     from umamba_seg.evaluation.statistics import holm
 
-    if len(results) < 2:
+    if len(set(results)) < 2:
         raise UsageError("a comparison needs two results", where="RESULT", code="one-result")
     if metric not in SHOWN or test not in ("permutation", "wilcoxon"):
         raise UsageError(f"there is no {metric!r} with {test!r}", where="--metric, --test", code="unknown-metric")
