@@ -46,7 +46,7 @@ def swept(kind, window, folds):
 
 def all_at_once(window, folds):
     """As nnU-Net does it."""
-    weights = torch.from_numpy(importance(window.tile))
+    weights = torch.tensor(importance(window.tile))
     total = None
     for fold in range(folds):
         sums, counts = torch.zeros(3, *window.grid, dtype=torch.half), torch.zeros(window.grid, dtype=torch.half)

@@ -162,7 +162,7 @@ class DeviceSums:
         plane = window.grid[1:]
         self.sums = [torch.zeros(classes, self.height, *plane, dtype=torch.half, device=device) for _ in range(folds)]
         self.counts = torch.zeros(self.height, *plane, dtype=torch.half, device=device)
-        self.weights = torch.from_numpy(importance(window.tile)).to(device)
+        self.weights = torch.tensor(importance(window.tile), device=device)
         self._fine = torch.ones((), dtype=torch.bool, device=device)
 
     @property

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,7 +22,8 @@ def padding(shape: Sequence[int], tile: Sequence[int]) -> list[tuple[int, int]]:
     return [(m // 2, m - m // 2) for m in missing]
 
 
-def importance(tile: Sequence[int]) -> np.ndarray:
+@lru_cache(maxsize=4)  # the same for every image
+def importance(tile: tuple[int, ...]) -> np.ndarray:
     """How much each voxel of a tile counts: a Gaussian of an eighth of the tile, 10 in the middle, in half precision.
 
     A Gaussian filter of one voxel is the product of its axes; nnU-Net filters the whole tile, which gives the same.
@@ -31,6 +33,7 @@ def importance(tile: Sequence[int]) -> np.ndarray:
         product = product[..., None] * _gaussian(size)
     half = (product / (product.max() / 10)).astype(np.float32).astype(np.float16)  # torch rounds twice
     half[half == 0] = half[half > 0].min()  # a voxel that no tile counts would divide by zero
+    half.flags.writeable = False
     return half
 
 
