@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from umamba_seg.evaluation.evaluate import OURS
+
 HERE = Path(__file__).parent
 ROWS_FILE, PAGE = HERE / "results" / "hippocampus.json", HERE.parent / "docs" / "results.md"
 BEGIN, END = "<!-- hippocampus: made by benchmarks/hippocampus.py -->", "<!-- end -->"
 NUMBER, CONFIGURATION = 4, "3d_fullres"
-EVALUATION = "umamba_evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def run(name: str, row: Row, raw: Path, workspace: Path, options: argparse.Names
     people.write_text("".join(f"{case},{(int(re.sub(r'[^0-9]', '', case)) + 1) // 2}\n" for case in cases))
     judged = umamba("evaluate", raw / "labelsTs", out, "--group", people, workspace=workspace)
     cases_file(options.rows_file, row).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(out / EVALUATION, cases_file(options.rows_file, row))
+    shutil.copyfile(out / OURS, cases_file(options.rows_file, row))
     lines = (Path(trained["folder"]) / "progress.jsonl").read_text().splitlines()
     return {
         "name": name,

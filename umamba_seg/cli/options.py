@@ -69,7 +69,7 @@ def introduce_workspace(out: Output, option: Path | None) -> Workspace:
 
 @contextmanager
 def nnunet_at_work(out: Output) -> Iterator[None]:
-    """Run nnU-Net's code without its chatter, after a word on a version that nobody has tried."""
+    """Run nnU-Net's code without its chatter and in memory that stays, after a word on a version nobody has tried."""
     from umamba_seg.doctor import untried_host
     from umamba_seg.process import keep_freed_memory
 
