@@ -133,19 +133,26 @@ def shown(number: float | None) -> str:
 def table(content: dict[str, Any]) -> str:
     """Markdown."""
     lines = [
-        "| network | epochs × iterations | mean Dice (95 %) | anterior | posterior | s per epoch |",
-        "|---|---|---|---|---|---|",
+        "| network | epochs × iterations | arithmetic | mean Dice (95 %) | anterior | posterior | s per epoch |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in content["rows"].values():
         classes = " | ".join(shown(dice["mean"]) for dice in row["classes"].values())
         dice = f"{shown(row['dice']['mean'])} ({shown(row['dice']['low'])}–{shown(row['dice']['high'])})"
-        length = f"{row['epochs']} × {row['iterations']}"
-        lines.append(f"| {row['name']} | {length} | {dice} | {classes} | {row['seconds_per_epoch']:.0f} |")
+        how = f"{row['epochs']} × {row['iterations']} | {row['precision']}"
+        lines.append(f"| {row['name']} | {how} | {dice} | {classes} | {row['seconds_per_epoch']:.0f} |")
     for one in content["differences"]:
         i = one["difference"]
         interval = f"{shown(i['mean'])} ({shown(i['low'])} to {shown(i['high'])})"
         lines += ["", f"{one['second']} − {one['first']}: {interval}: {one['verdict']}."]
     return "\n".join(lines)
+
+
+def write_page(content: dict[str, Any]) -> None:
+    """Put the table into the page."""
+    text = PAGE.read_text()
+    before, after = text.split(BEGIN)[0], text.split(END)[-1]
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table(content)}\n\n{END}{after}")
 
 
 def main() -> None:
@@ -157,21 +164,26 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of each row's own")
     parser.add_argument("--iterations", type=int, default=40)
     parser.add_argument("--rows-file", type=Path, default=ROWS_FILE)
+    parser.add_argument("--page-only", action="store_true", help="train nothing; compare and show the rows there are")
     options = parser.parse_args()
-    raw = prepare(options.dataset, options.workspace)
     content = (
         json.loads(options.rows_file.read_text()) if options.rows_file.is_file() else {"rows": {}, "differences": []}
     )
-    for name in options.only or ROWS:
+    for name in () if options.page_only else options.only or ROWS:
+        raw = prepare(options.dataset, options.workspace)
         content["rows"][name] = run(name, ROWS[name], raw, options.workspace, options)
-        content["differences"] = compared(options.workspace, options.rows_file)
-        options.rows_file.parent.mkdir(parents=True, exist_ok=True)
-        options.rows_file.write_text(json.dumps(content, indent=1))
+        keep(content, options)
+    keep(content, options)
     print(table(content))
     if PAGE.is_file() and options.rows_file == ROWS_FILE:
-        text = PAGE.read_text()
-        before, after = text.split(BEGIN)[0], text.split(END)[-1]
-        PAGE.write_text(f"{before}{BEGIN}\n\n{table(content)}\n\n{END}{after}")
+        write_page(content)
+
+
+def keep(content: dict[str, Any], options: argparse.Namespace) -> None:
+    """Compare anew, and write what there is."""
+    content["differences"] = compared(options.workspace, options.rows_file)
+    options.rows_file.parent.mkdir(parents=True, exist_ok=True)
+    options.rows_file.write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def _is_installed(package: str) -> bool:
 
 BACKENDS = (  # in order of preference
     Backend("numba", _needs_numba, operators=("scan", "conv")),
-    Backend("triton", _needs_triton),
+    Backend("triton", _needs_triton, operators=("scan", "conv")),
     Backend("torch", lambda device, dtype: None, is_twice_differentiable=True, operators=("scan", "conv")),
 )
 

@@ -99,6 +99,17 @@ class Order:
             end = first + self.run
             yield from ((begin, min(begin + self.window, end)) for begin in range(first, end, self.window))
 
+    def cuts(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The first token and the length of every piece: (s,) each."""
+        if self.offsets is not None:
+            return self.offsets[:-1], self.offsets.diff()
+        if not self.run:
+            return (torch.zeros(1, dtype=torch.int64, device=device),) * 2
+        runs = torch.arange(0, self.length, self.run, device=device)
+        inside = torch.arange(0, self.run, self.window, device=device)
+        lengths = (self.run - inside).clamp(max=self.window)
+        return (runs[:, None] + inside).flatten(), lengths.repeat(len(runs))
+
     def voxels(self, device: torch.device) -> Tensor:
         """The voxel of every token, -1 for none: (1, t), or (b, t) where each batch item has a table of its own."""
         if self.table is not None:

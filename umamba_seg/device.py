@@ -29,6 +29,22 @@ def choose_device(option: str | None = None) -> str:
     return setting.value
 
 
+def emulated(precision: str | None, device: str) -> str | None:
+    """What a user should know where a processor has no instructions for a 16-bit type; None where it has them.
+
+    Training steps of a small U-Net in bf16 took minutes each on a processor with AVX2 alone, and ten seconds in fp32.
+    """
+    import torch
+
+    if device != "cpu" or precision not in ("bf16", "fp16"):
+        return None
+    mkldnn = torch.ops.mkldnn
+    has = {"bf16": mkldnn._is_mkldnn_bf16_supported, "fp16": mkldnn._is_mkldnn_fp16_supported}[precision]
+    if torch.backends.mkldnn.is_available() and has():
+        return None
+    return f"this processor has no {precision} and emulates it, many times slower than fp32"
+
+
 def use_threads(device: str) -> int:
     """Let torch use all cores on a CPU, one beside a GPU, as nnU-Net does; `UMAMBA_NUM_THREADS` decides otherwise."""
     import torch

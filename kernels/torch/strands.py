@@ -153,7 +153,7 @@ def _stretches(order: Order, device: torch.device) -> Iterator[Stretch]:
 
 
 def _tables(order: Order, space: tuple[int, ...], device: torch.device) -> Iterator[Table]:
-    begins, lengths = _cuts(order, device)
+    begins, lengths = order.cuts(device)
     if not prod(space):
         lengths = torch.zeros_like(lengths)
     voxels = F.pad(order.voxels(device), (0, 1), value=-1)
@@ -164,18 +164,6 @@ def _tables(order: Order, space: tuple[int, ...], device: torch.device) -> Itera
         is_inside = steps < lengths[pieces, None]
         table = voxels[:, (begins[pieces, None] + steps).masked_fill(~is_inside, -1)]
         yield Table(pieces, begins[pieces], table, bool((table >= 0).all()))
-
-
-def _cuts(order: Order, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The first token and the length of every piece."""
-    if order.offsets is not None:
-        return order.offsets[:-1], order.offsets.diff()
-    if not order.run:
-        return (torch.zeros(1, dtype=torch.int64, device=device),) * 2
-    runs = torch.arange(0, order.length, order.run, device=device)
-    inside = torch.arange(0, order.run, order.window, device=device)
-    lengths = (order.run - inside).clamp(max=order.window)
-    return (runs[:, None] + inside).flatten(), lengths.repeat(len(runs))
 
 
 def _is_reversal(order: Order) -> bool:

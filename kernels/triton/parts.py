@@ -28,7 +28,7 @@ class Volumes:
         self.scan = scan
         self.dim, self.batch, self.voxels = scan.channels, scan.batch, prod(scan.space)
         self.orders = scan.orders()
-        self._check_counts()
+        check_count(max(self.voxels, *(order.length for order in self.orders)))
         self.tensors = {name: with_all_axes(name, x) for name, x in scan.differentiable().items()}
         self.is_constant = {name: self.tensors[name].shape[1:3].numel() == 1 for name in ("B", "C")}
         self.groups = {name: self.tensors[name].shape[3] for name in ("B", "C")}
@@ -49,15 +49,6 @@ class Volumes:
         """Whether a route may come to a voxel twice: then a batch item is one program's, and all it writes adds up."""
         tables = [] if self.scan.is_stacked else [order.table for order in self.orders if order.table is not None]
         return any(has_repeats(table) for table in tables)
-
-    def _check_counts(self) -> None:
-        most = max(self.voxels, *(order.length for order in self.orders))
-        if most > MOST_VOXELS:
-            raise BackendUnavailableError(
-                f"backend 'triton' counts at most 2**29 voxels, got {most}",
-                how=['backend="torch" has no such limit'],
-                code="backend-unavailable",
-            )
 
     @cached_property
     def _numbers(self) -> tuple[tuple[int, ...], ...]:  # the fields of `device`, in order
@@ -216,6 +207,16 @@ def chunk_tokens(programs: int, longest: int) -> int:
     return next(full, CHUNKS[-1])
 
 
+def check_count(most: int) -> None:
+    """Refuse more voxels or tokens than the kernels can count."""
+    if most > MOST_VOXELS:
+        raise BackendUnavailableError(
+            f"backend 'triton' counts at most 2**29 voxels, got {most}",
+            how=['backend="torch" has no such limit'],
+            code="backend-unavailable",
+        )
+
+
 def with_all_axes(name: str, x: Tensor) -> Tensor:
     """A tensor of a scan as (k, b, v, d, n), v for voxels or pieces; copied only where voxels are unevenly spaced."""
     if name in ("B", "C"):
@@ -227,6 +228,25 @@ def with_all_axes(name: str, x: Tensor) -> Tensor:
     if name == "weights":
         return x[:, :, None, :, None]
     return x if name == "initial_state" else x.flatten(2, -2)[..., None]
+
+
+def writable(x: Tensor, *, is_sum: bool) -> Tensor:
+    """Where kernels write a tensor (k, b, *space, d), with all axes: into it if they can, else into float32.
+
+    Args:
+        is_sum: Whether several launches add to it, which 16 bits are too few for.
+    """
+    rows = with_all_axes("u", x)
+    is_interpreted = x.device.type == "cpu"  # there, kernels cut off bits of bfloat16 where they should round
+    if rows.data_ptr() != x.data_ptr() or (x.dtype != torch.float32 and (is_sum or is_interpreted)):
+        return torch.empty_like(rows, dtype=torch.float32)
+    return rows
+
+
+def put_back(rows: Tensor, x: Tensor) -> None:
+    """Bring what was written beside a tensor to where it belongs."""
+    if rows.data_ptr() != x.data_ptr():
+        x.copy_(rows.view(x.shape))
 
 
 def reach(x: Tensor) -> int:

@@ -16,7 +16,7 @@ from umamba_seg.kernels.problem import CHECKPOINT_STEP, Scan
 from umamba_seg.kernels.triton.backward import chunk_adjoints, scan_backward
 from umamba_seg.kernels.triton.device import Array
 from umamba_seg.kernels.triton.forward import carry, chunk_ends, scan_forward
-from umamba_seg.kernels.triton.parts import LANES, Part, Volumes, array, parts, reach, with_all_axes
+from umamba_seg.kernels.triton.parts import LANES, Part, Volumes, array, parts, put_back, reach, with_all_axes, writable
 
 FORWARD_STATES = 16  # of a launch: what registers hold
 BACKWARD_STATES = 16
@@ -85,12 +85,9 @@ class Sums:
         self.written: set[tuple[str, int]] = set()
         slices = len({part.states for part in launches})
         for name, x in tensors.items():
-            rows = x.flatten(2, -2)
             is_sum = volumes.has_repeats or (len(launches) if x.shape[0] == 1 else slices) > 1
-            is_interpreted = x.device.type == "cpu"  # there, kernels cut off bits of bfloat16 where they should round
-            if rows.data_ptr() != x.data_ptr() or (x.dtype != torch.float32 and (is_sum or is_interpreted)):
-                rows = torch.empty_like(rows, dtype=torch.float32)
-            self.rows[name] = (rows.zero_() if self.is_filled else rows)[..., None]
+            rows = writable(x, is_sum=is_sum)
+            self.rows[name] = rows.zero_() if self.is_filled else rows
 
     def array(self, name: str, part: Part) -> Any:
         """Where a launch writes; None for a tensor that there is not."""
@@ -112,8 +109,7 @@ class Sums:
     def finish(self) -> None:
         """Put the sums where they belong."""
         for name, x in self.tensors.items():
-            if self.rows[name].data_ptr() != x.data_ptr():
-                x.copy_(self.rows[name].view(x.shape))
+            put_back(self.rows[name], x)
 
 
 def _launch_forward(part: Part, sums: Sums, last: Tensor | None, checkpoints: Tensor, *, is_far: bool) -> None:

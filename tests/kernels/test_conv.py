@@ -20,6 +20,7 @@ from umamba_seg.errors import BackendUnavailableError
 from umamba_seg.kernels import causal_conv, conv_ops, dispatch
 from umamba_seg.kernels.conv_problem import Conv
 from umamba_seg.kernels.dispatch import Backend
+from umamba_seg.kernels.route_arguments import told
 from umamba_seg.kernels.torch import blocks, plain_conv
 
 R, T = torch.rand, torch.tensor
@@ -40,8 +41,8 @@ class ConvCase:
     has_bias: bool = True
 
     def __str__(self) -> str:
-        told = [f"{field.name}={x}" for field in fields(self) if (x := getattr(self, field.name)) != field.default]
-        return " ".join(told)
+        parts = [f"{field.name}={x}" for field in fields(self) if (x := getattr(self, field.name)) != field.default]
+        return " ".join(parts)
 
     def options(self) -> dict[str, Any]:
         voxels = torch.Size(self.space).numel()
@@ -60,6 +61,14 @@ class ConvCase:
 
         given = {"u": normal(self.batch, *self.space, self.channels), "weight": normal(self.channels, self.width)}
         return given | ({"bias": normal(self.channels)} if self.has_bias else {})
+
+    def conv(self, dtype: torch.dtype) -> Conv:
+        """As a backend gets it."""
+        given, options = {name: x.to(dtype) for name, x in self.tensors().items()}, self.options()
+        where = {"batch": self.batch, "device": torch.device("cpu"), "dims": len(self.space)}
+        route, table, offsets = told([options["route"]], options["reset"], **where)
+        has_silu = self.activation == "silu"
+        return Conv(given["u"], given["weight"], given.get("bias"), table, offsets, route, self.centred, has_silu)
 
 
 def outcome(conv: Callable[..., Tensor], tensors: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
@@ -93,6 +102,7 @@ CASES = [
     ConvCase((3, 4), "samples", reset=(0, 5, 6, 16), width=3),
     ConvCase((1300,), "-x", width=3, batch=1),
     ConvCase((3, 700), "samples", width=5, centred=True),
+    ConvCase((9,), "-x", channels=70, width=3),
     ConvCase((0, 3), "yx"),
 ]
 

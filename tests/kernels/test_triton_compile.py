@@ -31,8 +31,17 @@ CASES: dict[str, dict[str, Any]] = {
     "many_states": {"states": 64},
     "bare": {"given": (), "options": {"delta_softplus": False}},
 }
+CONVOLUTIONS: dict[str, dict[str, Any]] = {
+    "conv": {"route": "+x"},
+    "conv_raster": {"route": "-x-zy", "space": (8, 8, 8)},
+    "conv_line": {"route": "zyx", "space": (1, 1, 5), "batch": 1, "reset": 1},
+    "conv_table": {"route": "padded"},
+    "conv_offsets": {"route": "-x", "reset": (0, 40, 96)},
+    "conv_half": {"route": "+x", "dtype": "bfloat16"},
+}
 HALF = ("u", "delta", "B", "C", "z")
 MOST_STATES = 16  # of a launch
+MAY_SPILL = ((80, "two_routes"), (80, "table"), (90, "exact"))  # bytes of a few numbers, with every option at once
 
 
 def _nvidia(tool: str) -> Path:
@@ -55,8 +64,7 @@ def figures(arch: int, case: str) -> dict[str, dict[str, int]]:
 
 
 def check(arch: int, case: str) -> None:
-    # two adjoints for each state, or twice as much arithmetic: a few instructions in thousands
-    spills = 64 if case == "exact" or (arch, case) == (80, "own") else 0
+    spills = 64 if (arch, case) in MAY_SPILL else 0
     for name, figure in figures(arch, case).items():
         most = 255 if "scan_backward" in name else 128
         assert figure["spills"] <= (spills if "scan_backward" in name else 0), f"{name} spills: {figure}"
@@ -64,6 +72,14 @@ def check(arch: int, case: str) -> None:
         assert figure["barriers"] == 0, f"{name} has threads that wait for each other: {figure}"
         handed_round = 2 * MOST_STATES  # B and C of a token, which one lane each has loaded
         assert "backward" in name or figure["shuffles"] <= handed_round, f"{name} exchanges between lanes: {figure}"
+
+
+def check_convolution(arch: int, case: str) -> None:
+    found = figures(arch, case)
+    assert len(found) == 3, "forward, the gradients of weights, the gradient of u"
+    for (name, figure), most in zip(found.items(), (96, 192, 96), strict=True):
+        assert figure["spills"] == 0, f"{name} spills: {figure}"
+        assert figure["registers"] <= most, f"{name}: {figure}"
 
 
 def test_forward_and_backward_with_16_states_fit_the_registers_of_sm_90() -> None:
@@ -77,6 +93,17 @@ def test_all_kernels_fit_the_registers(arch: int, case: str) -> None:
     check(arch, case)
 
 
+def test_the_convolution_fits_the_registers_of_sm_90() -> None:
+    check_convolution(90, "conv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_every_convolution_fits_the_registers(arch: int, case: str) -> None:
+    check_convolution(arch, case)
+
+
 @pytest.mark.slow
 def test_32_sums_over_lanes_take_31_exchanges() -> None:
     found = figures(90, "lines")["scan_backward"]
@@ -88,13 +115,9 @@ def test_32_sums_over_lanes_take_31_exchanges() -> None:
 
 def _compile(arch: int, case: str) -> dict[str, dict[str, int]]:
     """Walk through the host side with a driver that has no device, and keep what it compiles."""
-    import torch
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
-
-    from tests.kernels.test_triton_scan import Case
-    from umamba_seg.kernels.triton import scan as backend
 
     class NoDevice:
         def get_current_target(self) -> Any:
@@ -116,12 +139,33 @@ def _compile(arch: int, case: str) -> dict[str, dict[str, int]]:
 
     driver.set_active(NoDevice())
     JITFunction.run = compile_only
+    (_convolve if case in CONVOLUTIONS else _scan)(case)
+    return found
+
+
+def _scan(case: str) -> None:
+    import torch
+
+    from tests.kernels.test_triton_scan import Case
+    from umamba_seg.kernels.triton import scan as backend
+
     shapes = {"space": (96,), "channels": 96, "states": 16} | CASES.get(case, {})
     dtypes = dict.fromkeys(HALF, torch.bfloat16) if case == "half" else {}
     scan = Case(**shapes, dtypes=dtypes).scan()
     y, last, checkpoints = backend.forward(scan)
     backend.backward(scan, checkpoints, y, last)
-    return found
+
+
+def _convolve(case: str) -> None:
+    import torch
+
+    from tests.kernels.test_conv import ConvCase
+    from umamba_seg.kernels.triton import conv as backend
+
+    told = {"space": (96,), "channels": 96} | CONVOLUTIONS[case]
+    dtype = getattr(torch, told.pop("dtype", "float32"))
+    conv = ConvCase(**told).conv(dtype)
+    backend.backward(conv, backend.forward(conv))
 
 
 def _usage(cubin: bytes) -> dict[str, int]:

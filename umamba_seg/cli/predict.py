@@ -9,6 +9,7 @@ import typer
 from umamba_seg.cli.command import Payload, command
 from umamba_seg.cli.options import DeviceOption, DryRunOption, OverwriteOption, nnunet_at_work
 from umamba_seg.cli.output import Output
+from umamba_seg.device import choose_device, emulated
 from umamba_seg.errors import PartlyDoneError
 
 INPUT, OUTPUT, METHOD, MACHINE = "Input", "Output", "Method", "Machine"
@@ -114,6 +115,8 @@ def predict(
     with nnunet_at_work(out):
         from umamba_seg.inference.predict import predict as run
 
+        if remark := emulated(precision, choose_device(device)):
+            out.warn(f"--precision {precision}: {remark}")
         result = run(
             model,
             inputs,

@@ -17,6 +17,7 @@ from umamba_seg.cli.options import (
     nnunet_at_work,
 )
 from umamba_seg.cli.output import Output
+from umamba_seg.device import choose_device, emulated
 from umamba_seg.errors import UsageError
 
 _METHOD, _MACHINE = "Method", "Machine"
@@ -99,6 +100,8 @@ def train(
     with nnunet_at_work(out):
         from umamba_seg.nnunet.train import train as run
 
+        if remark := emulated(precision, choose_device(device)):
+            out.warn(f"--precision {precision}: {remark}; auto measures")
         results = [
             run(
                 dataset,
