@@ -59,7 +59,7 @@ lint: $(VENV)/.lint
 # tree of links that shows the package as it is installed, made anew each time because files come and go.
 define link
 	@cd $(1) && find . -type d ! -name __pycache__ -exec mkdir -p "$(CURDIR)/$(2)/{}" \;
-	@cd $(1) && find . -type f ! -name '*.pyc' -exec ln -s "$(CURDIR)/$(1)/{}" "$(CURDIR)/$(2)/{}" \;
+	@cd $(1) && find . -type f ! -path '*/__pycache__/*' -exec ln -s "$(CURDIR)/$(1)/{}" "$(CURDIR)/$(2)/{}" \;
 endef
 
 .PHONY: tree

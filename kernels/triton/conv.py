@@ -48,17 +48,18 @@ def _convolve(conv: Conv, result: Tensor, before: int, grad: Tensor | None = Non
     lanes = min(1 << (conv.channels - 1).bit_length(), MOST_CHANNELS)
     tokens = TILE // lanes
     stretch = tokens if grad is None else tokens * TILES_OF_A_SUM
-    grid = -(-walk.tokens // stretch), -(-conv.channels // lanes), conv.batch
+    workers = -(-walk.tokens // stretch)
+    grid = conv.batch * workers, -(-conv.channels // lanes)
     shares = None
     if grad is not None:
-        shares = u.new_empty(conv.batch * grid[0], conv.width + 1, conv.channels, dtype=torch.float32)
+        shares = u.new_empty(grid[0], conv.width + 1, conv.channels, dtype=torch.float32)
     if all(grid):
         with torch.cuda.device_of(u):
             convolve[grid](
                 array(u), None if grad is None else array(with_all_axes("u", grad[None])),
                 array(conv.weight[None, None, None]),
                 None if conv.bias is None else array(conv.bias[None, None, None, :, None]),
-                array(rows), shares, walk, conv.channels, before, stretch,
+                array(rows), shares, walk, conv.channels, before, workers, stretch,
                 WIDTH=conv.width, SILU=conv.has_silu, BT=tokens, BD=lanes, **COMPILED,
             )  # fmt: skip
     put_back(rows, result)

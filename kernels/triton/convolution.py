@@ -99,24 +99,26 @@ def plus(a, b):
     return a + b
 
 
-@triton.jit(do_not_specialize=["dim", "before", "stretch"])
+@triton.jit(do_not_specialize=["dim", "before", "workers", "stretch"])
 def convolve(
-    u, grad, taps, bias, result, shares, walk, dim, before, stretch,
+    u, grad, taps, bias, result, shares, walk, dim, before, workers, stretch,
     WIDTH: tl.constexpr, SILU: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """y; or, where there is its gradient, that of what SiLU was given, and the shares of the weights and the bias.
 
     Args:
-        shares: (b * programs, WIDTH + 1, d), the weights and then the bias; None without a gradient.
-        stretch: How many tokens a program has; it takes BT of them after the other.
+        shares: (b * workers, WIDTH + 1, d), the weights and then the bias; None without a gradient.
+        workers: How many programs share the tokens of a batch item,
+        stretch: and how many of them each has; it takes BT after the other.
     """
-    item = tl.program_id(2)
+    share = tl.program_id(0)
+    item, worker = share // workers, share % workers
     channels = tl.program_id(1) * BD + tl.arange(0, BD)
     is_channel = channels < dim
     u_at, result_at = of_item(u, 0, item), of_item(result, 0, item)
     nothing = tl.full([BT, BD], 0.0, tl.float32)
     sums = (nothing,) * (WIDTH + 1)
-    first = tl.program_id(0) * stretch
+    first = worker * stretch
     for earliest in range(first, tl.minimum(first + stretch, walk.tokens), BT):
         token = earliest + tl.arange(0, BT)
         is_token = token < walk.tokens
@@ -144,7 +146,6 @@ def convolve(
         at, here = tile(result_at, result, there, channels, is_channel)
         tl.store(at, found, mask=here)
     if shares is not None:
-        share = tl.cast(item * tl.num_programs(0) + tl.program_id(0), tl.int64) * (WIDTH + 1)
-        own = shares + share * dim + channels
+        own = shares + tl.cast(share, tl.int64) * ((WIDTH + 1) * dim) + channels
         for j in tl.static_range(WIDTH + 1):
             tl.store(own + j * dim, tl.reduce(sums[j], 0, plus), mask=is_channel)
