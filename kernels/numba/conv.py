@@ -66,8 +66,8 @@ def _convolve(conv: Conv, result: Tensor, grad: Tensor | None = None, before: in
     threads = work.threads_worth(conv.batch * order.length * conv.channels * conv.width)
     of_blocks = work.cut(blocks, min(blocks, -(-threads // max(len(spans), 1))))
     items = [(*span, *part, run) for (run, span), part in product(enumerate(spans), of_blocks)]
-    step = CHECKPOINT_STEP
-    scratch = 2 * step * ROW + 8 * step + (8 + ROW) * (step + conv.width + LANES)
+    step, most = CHECKPOINT_STEP, max(last - first for first, last in of_blocks)
+    scratch = 2 * step * ROW + 8 * step + (8 + ROW) * (step + conv.width + LANES) + most * conv.width * ROW
     work.run(_kernel(), fields.packed(arrays, numbers), items, scratch, threads)
     target.finished()
     if grad is None:

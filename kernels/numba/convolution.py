@@ -1,4 +1,5 @@
-"""The depthwise convolution along a route: rows of tokens stream through a buffer that a window slides over.
+"""The depthwise convolution along a route: rows of tokens stream through a buffer that a window slides over, tile by
+tile; in a tile, block after block of channels, so that whole rows of memory are read at once.
 
 A token that is not there never enters the buffer, so that those beside it are neighbours. The same kernel goes
 backward: once for the gradient of what SiLU was given and the sums for weight and bias, once with reversed weights.
@@ -9,7 +10,7 @@ from typing import Any
 
 from umamba_seg.kernels.numba import frame as fields
 from umamba_seg.kernels.numba.frame import LANES, ROW
-from umamba_seg.kernels.numba.tiles import TILE, TILE_BYTES, fetch, number_tokens, piece_bounds, put, zero
+from umamba_seg.kernels.numba.tiles import TILE, TILE_BYTES, WIDE, fetch, inline, number_tokens, piece_bounds, put, zero
 from umamba_seg.kernels.numba.words import (
     add,
     fma,
@@ -17,15 +18,67 @@ from umamba_seg.kernels.numba.words import (
     load,
     load_int,
     load_ints,
+    load_tuple,
     mul,
     sigmoid,
+    silu,
     splat,
     store,
     store_int,
+    store_tuple,
 )
 
 U, Y, GRAD_Y = (fields.place(name) for name in ("u", "y", "grad_y"))
 SIZES, ROWS, PIECES, SUMS = (fields.place(name) for name in ("groups", "dt_scale", "pieces", "grad_rates"))
+
+
+@inline
+def copy(to, source, count):
+    """Copy a number of vectors."""
+    for i in range(count):
+        store(to + i * ROW, load(source + i * ROW))
+
+
+@inline
+def weigh(out, rows, taps, bias, width, count):
+    """The weighted sum of the `width` rows from each one on; WIDE of them side by side."""
+    for i in range(0, count, WIDE):
+        o = fma(load_tuple(rows + i * ROW, WIDE), load(taps), bias)
+        for j in range(1, width):
+            o = fma(load_tuple(rows + (i + j) * ROW, WIDE), load(taps + j * ROW), o)
+        store_tuple(out + i * ROW, o)
+
+
+@inline
+def activate(rows, count):
+    """SiLU of rows."""
+    for i in range(0, count, WIDE):
+        store_tuple(rows + i * ROW, silu(load_tuple(rows + i * ROW, WIDE)))
+
+
+@inline
+def unsilu(g, o, count):
+    """From the gradient g of SiLU(o) to that of o: times s + o * s * (1 - s)."""
+    one, minus = splat(1.0), splat(-1.0)
+    for i in range(0, count, WIDE):
+        o_rows = load_tuple(o + i * ROW, WIDE)
+        s = sigmoid(o_rows)
+        slope = fma(mul(o_rows, s), fma(s, minus, one), s)
+        store_tuple(g + i * ROW, mul(load_tuple(g + i * ROW, WIDE), slope))
+
+
+@inline
+def add_sums(grad_taps, grad_bias, g, rows, width, count):
+    """Add what the gradients g of results give to those of the weights and the bias."""
+    total = splat(0.0)
+    for i in range(count):
+        total = add(total, load(g + i * ROW))
+    store(grad_bias, add(load(grad_bias), total))
+    for j in range(width):
+        total = splat(0.0)
+        for i in range(count):
+            total = fma(load(g + i * ROW), load(rows + (i + j) * ROW), total)
+        store(grad_taps + j * ROW, add(load(grad_taps + j * ROW), total))
 
 
 @cache
@@ -44,68 +97,55 @@ def convolution_source() -> Any:
         voxels = tokens + 8 * TILE  # of the rows in the buffer, -1 for none
         buffer = voxels + 8 * (TILE + width)
         behind, kept = width - 1 - before, width - 1
-        one, minus = splat(1.0), splat(-1.0)
+        held_of_all = buffer + (TILE + width) * ROW  # the last rows of each block, which the next tile sees
+        new, results = voxels + 8 * kept, voxels + 8 * before
 
         for sequence in range(first_sequence, last_sequence):
             batch, piece = sequence // pieces, sequence % pieces
             begin, end = piece_bounds(frame, piece)
             tiles = (end - begin + TILE - 1) // TILE
-            for block in range(first_block, last_block):
-                first, row = block * LANES, block * ROW
-                lanes, bias = least(LANES, channels - first), load(biases + row)
-                zero(buffer, kept)
-                for i in range(kept):
-                    store_int(voxels + 8 * i, -1)
-                # what is seen behind the end is zero: those rows come when all tiles are through
-                rounds = tiles + (behind + TILE - 1) // TILE
-                for tile in range(rounds):
-                    count, new = 0, voxels + 8 * kept
+            zero(held_of_all, (last_block - first_block) * kept)
+            for i in range(kept):
+                store_int(voxels + 8 * i, -1)
+            # what is seen behind the end is zero: those rows come when all tiles are through
+            for tile in range(tiles + (behind + TILE - 1) // TILE):
+                count = 0
+                if tile < tiles:
+                    steps = least(TILE, end - begin - tile * TILE)
+                    number_tokens(tokens, frame, batch, begin + tile * TILE, steps)
+                    for t in range(steps):
+                        voxel = load_int(tokens + 8 * t)
+                        if voxel >= 0:
+                            store_int(new + 8 * count, voxel)
+                            count += 1
+                else:
+                    count = least(TILE, behind - (tile - tiles) * TILE)
+                    for i in range(count):
+                        store_int(new + 8 * i, -1)
+                for block in range(first_block, last_block):
+                    first, held = block * LANES, held_of_all + (block - first_block) * kept * ROW
+                    lanes, own_taps = least(LANES, channels - first), taps + block * width * ROW
+                    copy(buffer, held, kept)
                     if tile < tiles:
-                        steps = least(TILE, end - begin - tile * TILE)
-                        number_tokens(tokens, frame, batch, begin + tile * TILE, steps)
-                        for t in range(steps):
-                            voxel = load_int(tokens + 8 * t)
-                            if voxel >= 0:
-                                store_int(new + 8 * count, voxel)
-                                count += 1
                         fetch(buffer + kept * ROW, ROW, LANES, frame + U, batch, 0, first, lanes, new, count, ahead)
                     else:
-                        count = least(TILE, behind - (tile - tiles) * TILE)
                         zero(buffer + kept * ROW, count)
-                        for i in range(count):
-                            store_int(new + 8 * i, -1)
+                    copy(held, buffer + count * ROW, kept)
 
                     # row i of the result sees the rows i to i + width - 1 of the buffer, and belongs to row i + before
-                    results = voxels + 8 * before
+                    weigh(out, buffer, own_taps, load(biases + block * ROW), width, count)
                     if is_backward != 0:
                         fetch(g, ROW, LANES, frame + GRAD_Y, batch, 0, first, lanes, results, count, 0)
-                    for i in range(count):
-                        o = bias
-                        for j in range(width):
-                            o = fma(load(buffer + (i + j) * ROW), load(taps + (block * width + j) * ROW), o)
                         if has_silu != 0:
-                            s = sigmoid(o)
-                            o = mul(o, s)
-                            if is_backward != 0:  # silu' = s + o * s * (1 - s)
-                                o = mul(load(g + i * ROW), fma(o, fma(s, minus, one), s))
-                        elif is_backward != 0:
-                            o = load(g + i * ROW)
-                        store(out + i * ROW, o)
-                    if is_backward != 0:
+                            unsilu(g, out, count)
                         place = run * blocks + block
-                        total = splat(0.0)
-                        for i in range(count):
-                            total = add(total, load(out + i * ROW))
-                        store(grad_biases + place * ROW, add(load(grad_biases + place * ROW), total))
-                        for j in range(width):
-                            total = splat(0.0)
-                            for i in range(count):
-                                total = fma(load(out + i * ROW), load(buffer + (i + j) * ROW), total)
-                            at = grad_taps + (place * width + j) * ROW
-                            store(at, add(load(at), total))
-                    put(frame + Y, 0, batch, 0, first, lanes, results, count, out, ROW)
-                    for i in range(kept):
-                        store(buffer + i * ROW, load(buffer + (count + i) * ROW))
-                        store_int(voxels + 8 * i, load_int(voxels + 8 * (count + i)))
+                        add_sums(grad_taps + place * width * ROW, grad_biases + place * ROW, g, buffer, width, count)
+                        put(frame + Y, 0, batch, 0, first, lanes, results, count, g, ROW)
+                    else:
+                        if has_silu != 0:
+                            activate(out, count)
+                        put(frame + Y, 0, batch, 0, first, lanes, results, count, out, ROW)
+                for i in range(kept):
+                    store_int(voxels + 8 * i, load_int(voxels + 8 * (count + i)))
 
     return convolution

@@ -1,4 +1,4 @@
-"""How fast the scans are here: ratios of times taken in turns, to a plain loop and to the exponentials alone.
+"""How fast the scans are here, and the convolution: ratios of times taken in turns, to a plain loop and to others.
 
 Shapes: b batch, d channels, l tokens, n states. Times are the least of a few turns: CPU seconds on one thread, which
 other programs disturb little, and wall seconds on two.
@@ -20,11 +20,12 @@ from torch.nn import functional as F
 
 from umamba_seg.bench.memory import peak_growth
 from umamba_seg.errors import ModelError
-from umamba_seg.kernels import info, scan_volume, selective_scan
+from umamba_seg.kernels import causal_conv, info, scan_volume, selective_scan
 
 LONG, WIDE = (1, 64, 32768, 16), (1, 384, 4096, 16)
 VOLUME = (1, 32, 32, 32, 64)
 STATES = 16
+WIDTH = 4  # of the convolution
 LENGTHS = (2**12, 2**15, 2**18, 2**20)
 SIX_LINES = ("+x", "-x", "+y", "-y", "+z", "-z")
 SIX_RASTERS = ("zyx", "-z-y-x", "zxy", "-z-x-y", "xyz", "-x-y-z")  # each axis fastest once, both ways
@@ -69,7 +70,7 @@ def measure(backend: str = "auto", device: str = "cpu", turns: int = 5) -> Itera
         return
     before = torch.get_num_threads()
     try:
-        for part in (_against_a_loop, _on_two_threads, _along_axes, _by_length):
+        for part in (_against_a_loop, _on_two_threads, _along_axes, _by_length, _convolution):
             torch.set_num_threads(1)
             yield from part(backend, turns)
         if (info()["cpu"].backend if backend == "auto" else backend) == "numba":
@@ -242,6 +243,20 @@ def _by_length(backend: str, turns: int) -> Iterator[Row]:
         yield Row(f"forward (1, 16, {length}, {STATES})", ms, "time per token / least", ratio, "at most 1.5")
 
 
+def _convolution(backend: str, turns: int) -> Iterator[Row]:
+    """The convolution against torch's own, which wants channels first."""
+    u, weight, bias = torch.randn(1, LONG[2], LONG[1]), torch.randn(LONG[1], WIDTH), torch.randn(LONG[1])
+    channels_first = u.mT.contiguous()
+
+    def theirs() -> Tensor:
+        padded = F.pad(channels_first, (WIDTH - 1, 0))
+        return F.silu(F.conv1d(padded, weight[:, None], bias, groups=LONG[1]))
+
+    jobs: Jobs = {"ours": lambda: causal_conv(u, weight, bias, route="+x", backend=backend), "theirs": theirs}
+    ms = _least(jobs, turns, time.process_time)
+    yield Row(f"causal_conv {tuple(u.shape)}", ms["ours"], "torch's conv1d / ours", ms["theirs"] / ms["ours"])
+
+
 def _for_a_narrow_processor(turns: int) -> Iterator[Row]:
     if not {"avx512f", "avx2"} <= _features():
         return
@@ -281,6 +296,7 @@ def _on_gpu(backend: str, turns: int) -> Iterator[Row]:
             for mode, job in {"forward": _forward, "training": _training}.items():
                 taken = _on_stream(job(scan, given), turns)
                 yield Row(f"{mode}, {what} of it", taken, "ours / one line scan", taken / ms[mode])
+    yield from _gpu_convolution(backend, turns, bytes_per_ms)
     yield from _gpu_lengths(backend, turns)
     yield from _against_mamba_ssm(backend, turns)
 
@@ -298,6 +314,17 @@ def _copied_per_ms() -> float:
     source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return 2 * source.nbytes / _on_stream(lambda: target.copy_(source), 10)
+
+
+def _gpu_convolution(backend: str, turns: int, bytes_per_ms: float) -> Iterator[Row]:
+    """The convolution against the least that reading and writing its volumes takes."""
+    u = torch.randn(2, 64, 64, 64, 384, device="cuda", dtype=torch.bfloat16)
+    given = {"u": u, "weight": torch.randn(384, WIDTH, device="cuda"), "bias": torch.randn(384, device="cuda")}
+    for route in ("+x", "zyx", "+z"):
+        conv: Scan = partial(causal_conv, route=route, backend=backend)
+        for mode, job, volumes in (("forward", _forward, 2), ("training", _training, 5)):  # u, y; u and two adjoints
+            ms, floor = _on_stream(job(conv, given), turns), volumes * u.nbytes / bytes_per_ms
+            yield Row(f"{mode}, causal_conv {route} of {tuple(u.shape)}", ms, "ours / floor", ms / floor)
 
 
 def _gpu_lengths(backend: str, turns: int) -> Iterator[Row]:
