@@ -21,7 +21,7 @@ from umamba_seg.errors import UsageError
 from umamba_seg.kernels import scan_volume
 from umamba_seg.kernels.problem import CHECKPOINT_STEP
 from umamba_seg.kernels.routes import AXES
-from umamba_seg.mixers.branches import start_delta
+from umamba_seg.mixers.branches import start_delta, widened
 from umamba_seg.mixers.gated_layer import GatedLayer
 from umamba_seg.mixers.order import reverse
 from umamba_seg.mixers.pooling import pooled, spread
@@ -136,7 +136,7 @@ class RouteLayer(GatedLayer):
         m, k = len(self.sets), len(self.routes)
         p = self.x_proj(u)
         parts, B, C = p.split((m * self.rank, k * self.states, k * self.states), dim=-1)
-        delta = [F.linear(part, w) for part, w in zip(parts.split(self.rank, dim=-1), self.dt_weight, strict=True)]
+        delta = [widened(part, w) for part, w in zip(parts.split(self.rank, dim=-1), self.dt_weight, strict=True)]
         B, C = (x.unflatten(-1, (k, self.states)) for x in (B, C))
         if self.b_bias is not None and self.c_bias is not None:
             B, C = _over_rms(B) + self.b_bias, _over_rms(C) + self.c_bias
