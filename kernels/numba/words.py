@@ -14,6 +14,7 @@ from numba.extending import intrinsic, models, register_model
 from umamba_seg.kernels.numba import emit
 from umamba_seg.kernels.numba.emit import I16, I64, LOG2E, POINTER, Emit, Value
 from umamba_seg.kernels.numba.frame import BFLOAT16, FLOAT16, LANES, ROW
+from umamba_seg.kernels.numba.target import target
 
 INT = types.int64
 Generate = Callable[..., Any]
@@ -594,8 +595,14 @@ def _advance_exactly(
 
 
 def _decays(e: Emit, n: int, a: Value, dt: Value) -> Iterator[Value]:
-    """The decays of a token, each emitted when it is asked for: all at once would not fit the registers."""
-    return (e.exp2(e.mul(dt, e.b.extract_value(a, i))) for i in range(n))
+    """The decays of a token, some emitted when one is asked for: all at once would not fit the registers.
+
+    Without AVX-512's instructions an exponential is a chain of 13; an old processor looks ahead so little that it waits
+    for one unless four go side by side.
+    """
+    size = 1 if target().has_scaling else 4
+    for first in range(0, n, size):
+        yield from e.exp2(e.mul(dt, [e.b.extract_value(a, i) for i in range(first, min(first + size, n))]))
 
 
 def _enter(
