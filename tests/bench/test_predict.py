@@ -56,12 +56,15 @@ def test_a_program_that_fails_is_told_with_its_last_word():
 
 def test_the_clock_of_the_network_leaves_other_threads_out():
     """What the network and the other thread take is, together, what the process takes, however busy the machine is."""
-    layer, image, stop, burned = torch.nn.Conv3d(8, 8, 3), torch.randn(1, 8, 40, 40, 40), threading.Event(), []
+    layer, image, burned = torch.nn.Conv3d(8, 8, 3), torch.randn(1, 8, 40, 40, 40), []
+    stop, has_burned, is_measured = (threading.Event() for _ in range(3))
 
     def burn() -> None:
         while not stop.is_set():
             sum(range(1000))
         burned.append(time.thread_time())
+        has_burned.set()
+        is_measured.wait()  # a thread that has ended is no longer Python's, and for a moment still the system's
 
     process, network = time.process_time(), predict._seconds_of_network()
     other = threading.Thread(target=burn)
@@ -70,8 +73,10 @@ def test_the_clock_of_the_network_leaves_other_threads_out():
         for _ in range(10):
             layer(image)
     stop.set()
-    other.join()
+    has_burned.wait()
     network, process = predict._seconds_of_network() - network, time.process_time() - process
+    is_measured.set()
+    other.join()
 
     assert burned[0] > 0.05
     assert network + burned[0] == pytest.approx(process, rel=0.1, abs=0.05)

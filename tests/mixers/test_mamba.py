@@ -104,4 +104,4 @@ def test_saved_elements_are_those_counted_by_hand(edge, channels, millions):
 
 def test_saved_elements_of_a_bottleneck_are_few():
     with torch.device("meta"):
-        assert round(MambaMixer(320, spatial_dims=3).saved_elements(4**3) / 1e6, 2) == 0.24
+        assert round(MambaMixer(320, spatial_dims=3).saved_elements(4**3) / 1e6, 2) == 0.26

@@ -92,7 +92,8 @@ class BranchedMixer(Mixer):
         channels, inner = self.in_proj.in_features, self.inner
         voxel = channels + 3 * inner  # input, u, gate, sum of the branches
         voxel += branches * (2 * inner + self.rank + 2 * self.states)  # convolution with its SiLU, delta, selection
-        return tokens * voxel + branches * inner * self.states * tokens // CHECKPOINT_STEP
+        shared = branches * inner * (self.states + self.rank)  # A, and the weights that `widened` turns
+        return tokens * voxel + shared + branches * inner * self.states * tokens // CHECKPOINT_STEP
 
 
 def widened(delta: Tensor, weight: Tensor) -> Tensor:
