@@ -155,6 +155,13 @@ def write_page(content: dict[str, Any]) -> None:
     PAGE.write_text(f"{before}{BEGIN}\n\n{table(content)}\n\n{END}{after}")
 
 
+def keep(content: dict[str, Any], options: argparse.Namespace) -> None:
+    """Compare anew, and write what there is."""
+    content["differences"] = compared(options.workspace, options.rows_file)
+    options.rows_file.parent.mkdir(parents=True, exist_ok=True)
+    options.rows_file.write_text(json.dumps(content, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
@@ -169,21 +176,16 @@ def main() -> None:
     content = (
         json.loads(options.rows_file.read_text()) if options.rows_file.is_file() else {"rows": {}, "differences": []}
     )
-    for name in () if options.page_only else options.only or ROWS:
-        raw = prepare(options.dataset, options.workspace)
-        content["rows"][name] = run(name, ROWS[name], raw, options.workspace, options)
+    if options.page_only:
         keep(content, options)
-    keep(content, options)
+    else:
+        raw = prepare(options.dataset, options.workspace)
+        for name in options.only or ROWS:
+            content["rows"][name] = run(name, ROWS[name], raw, options.workspace, options)
+            keep(content, options)
     print(table(content))
     if PAGE.is_file() and options.rows_file == ROWS_FILE:
         write_page(content)
-
-
-def keep(content: dict[str, Any], options: argparse.Namespace) -> None:
-    """Compare anew, and write what there is."""
-    content["differences"] = compared(options.workspace, options.rows_file)
-    options.rows_file.parent.mkdir(parents=True, exist_ok=True)
-    options.rows_file.write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

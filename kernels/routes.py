@@ -10,7 +10,6 @@ Either way a route is a sequence of tokens, each a voxel, cut into pieces; every
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 
 import torch
@@ -89,15 +88,8 @@ class Order:
 
     def bounds(self) -> Iterator[tuple[int, int]]:
         """The first token and the end of every piece."""
-        if self.offsets is not None:
-            yield from pairwise(self.offsets.tolist())
-            return
-        if not self.run:
-            yield 0, 0
-            return
-        for first in range(0, self.length, self.run):
-            end = first + self.run
-            yield from ((begin, min(begin + self.window, end)) for begin in range(first, end, self.window))
+        begins, lengths = self.cuts(torch.device("cpu"))
+        yield from zip(begins.tolist(), (begins + lengths).tolist(), strict=True)
 
     def cuts(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The first token and the length of every piece: (s,) each."""

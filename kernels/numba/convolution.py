@@ -10,7 +10,20 @@ from typing import Any
 
 from umamba_seg.kernels.numba import frame as fields
 from umamba_seg.kernels.numba.frame import LANES, ROW
-from umamba_seg.kernels.numba.tiles import TILE, TILE_BYTES, WIDE, fetch, inline, number_tokens, piece_bounds, put, zero
+from umamba_seg.kernels.numba.tiles import (
+    TILE,
+    TILE_BYTES,
+    WIDE,
+    fetch,
+    inline,
+    number_tokens,
+    piece_bounds,
+    put,
+    silu_slope,
+    sum_present,
+    sum_products,
+    zero,
+)
 from umamba_seg.kernels.numba.words import (
     add,
     fma,
@@ -22,7 +35,6 @@ from umamba_seg.kernels.numba.words import (
     mul,
     sigmoid,
     silu,
-    splat,
     store,
     store_int,
     store_tuple,
@@ -58,27 +70,19 @@ def activate(rows, count):
 
 @inline
 def unsilu(g, o, count):
-    """From the gradient g of SiLU(o) to that of o: times s + o * s * (1 - s)."""
-    one, minus = splat(1.0), splat(-1.0)
+    """From the gradient g of SiLU(o) to that of o."""
     for i in range(0, count, WIDE):
         o_rows = load_tuple(o + i * ROW, WIDE)
         s = sigmoid(o_rows)
-        slope = fma(mul(o_rows, s), fma(s, minus, one), s)
-        store_tuple(g + i * ROW, mul(load_tuple(g + i * ROW, WIDE), slope))
+        store_tuple(g + i * ROW, mul(load_tuple(g + i * ROW, WIDE), silu_slope(mul(o_rows, s), s)))
 
 
 @inline
 def add_sums(grad_taps, grad_bias, g, rows, width, count):
     """Add what the gradients g of results give to those of the weights and the bias."""
-    total = splat(0.0)
-    for i in range(count):
-        total = add(total, load(g + i * ROW))
-    store(grad_bias, add(load(grad_bias), total))
+    store(grad_bias, add(load(grad_bias), sum_present(g, 0, False, count)))
     for j in range(width):
-        total = splat(0.0)
-        for i in range(count):
-            total = fma(load(g + i * ROW), load(rows + (i + j) * ROW), total)
-        store(grad_taps + j * ROW, add(load(grad_taps + j * ROW), total))
+        store(grad_taps + j * ROW, add(load(grad_taps + j * ROW), sum_products(g, (rows + j * ROW, ROW), count)))
 
 
 @cache

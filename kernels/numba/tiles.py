@@ -354,12 +354,18 @@ def ungate(inner, g, z, weight, is_gated, steps):
 
 
 @inline
+def silu_slope(gate, s):
+    """The derivative of gate = silu(z) in z, s + gate * (1 - s), given s = sigmoid(z)."""
+    return fma(gate, fma(s, splat(-1.0), splat(1.0)), s)
+
+
+@inline
 def finish_outer(dz, y, g, u, z, skip, weight, is_gated, steps):
     """The gradients of gate and weight, given y before both and without D * u, which is lost. Returns dweight.
 
     dz, g, u and z are places.
     """
-    one, minus, total = splat(1.0), splat(-1.0), splat(0.0)
+    total = splat(0.0)
     for t in range(0, steps, WIDE):
         value = fma(load_rows(u[0] + t * u[1], u[1], WIDE), skip, load_tuple(y + t * ROW, WIDE))
         value = mul(value, load_rows(g[0] + t * g[1], g[1], WIDE))
@@ -367,7 +373,7 @@ def finish_outer(dz, y, g, u, z, skip, weight, is_gated, steps):
             z_rows = load_rows(z[0] + t * z[1], z[1], WIDE)
             s = sigmoid(z_rows)
             gate = mul(z_rows, s)
-            slope = fma(gate, fma(s, minus, one), s)  # silu' = s + z * s * (1 - s)
+            slope = silu_slope(gate, s)
             store_rows(dz[0] + t * dz[1], dz[1], mul(mul(value, weight), slope))
             value = mul(value, gate)
         store_tuple(y + t * ROW, value)

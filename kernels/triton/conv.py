@@ -1,12 +1,12 @@
 """The depthwise convolution along a route in Triton; see `convolution`. All sums have one order."""
 
 from dataclasses import replace
+from math import prod
 
 import torch
 from torch import Tensor
 
 from umamba_seg.kernels.conv_problem import Conv
-from umamba_seg.kernels.routes import Order
 from umamba_seg.kernels.triton.convolution import Walk, convolve
 from umamba_seg.kernels.triton.parts import array, check_count, put_back, with_all_axes, writable
 
@@ -19,32 +19,31 @@ COMPILED = {"num_warps": 4, "enable_fp_fusion": True}
 def forward(conv: Conv) -> Tensor:
     """y."""
     y = torch.empty_like(conv.u)
-    _convolve(conv, y, conv.before)
+    _convolve(conv, _walk(conv), y, conv.before)
     return y
 
 
 def backward(conv: Conv, grad: Tensor) -> dict[str, Tensor]:
     """The gradients of all tensors of the convolution, by name."""
     inner = torch.empty(conv.u.shape, device=conv.u.device)  # the gradient of what SiLU was given
-    sums = _convolve(conv, inner, conv.before, grad)
+    walk = _walk(conv)
+    sums = _convolve(conv, walk, inner, conv.before, grad)
     gradients = {name: torch.empty_like(x) for name, x in conv.differentiable().items()}
     gradients["weight"].copy_(sums[:-1].T)
     if conv.bias is not None:
         gradients["bias"].copy_(sums[-1])
     # a token gave to those that saw it: the same convolution with the weights in reverse
     given = replace(conv, u=inner, weight=conv.weight.flip(1), bias=None, has_silu=False)
-    _convolve(given, gradients["u"], conv.width - 1 - conv.before)
+    _convolve(given, walk, gradients["u"], conv.width - 1 - conv.before)
     return gradients
 
 
-def _convolve(conv: Conv, result: Tensor, before: int, grad: Tensor | None = None) -> Tensor:
+def _convolve(conv: Conv, walk: Walk, result: Tensor, before: int, grad: Tensor | None = None) -> Tensor:
     """Run the kernel, and give the sums (w + 1, d) for the weights and the bias where there is a gradient."""
-    order, u = conv.order(), with_all_axes("u", conv.u[None])
-    check_count(max(u.shape[2], order.length))
+    u = with_all_axes("u", conv.u[None])
     rows = writable(result[None], is_sum=False)
-    if order.table is not None:
+    if conv.table is not None:
         rows.zero_()  # what it does not name gets nothing
-    walk = _walk(order, u.device)
     lanes = min(1 << (conv.channels - 1).bit_length(), MOST_CHANNELS)
     tokens = TILE // lanes
     stretch = tokens if grad is None else tokens * TILES_OF_A_SUM
@@ -66,8 +65,10 @@ def _convolve(conv: Conv, result: Tensor, before: int, grad: Tensor | None = Non
     return u.new_zeros(()) if shares is None else shares.sum(0)
 
 
-def _walk(order: Order, device: torch.device) -> Walk:
+def _walk(conv: Conv) -> Walk:
     """A route as the kernel gets it: by its loops, or by lists where those do not tell."""
+    order, device = conv.order(), conv.u.device
+    check_count(max(prod(conv.space), order.length))
     _, mid_count, fast_count = order.counts
     slow, mid, fast = order.strides
     loops = fast_count, mid_count, fast, mid, slow, order.start, order.run, order.window

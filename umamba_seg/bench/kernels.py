@@ -318,7 +318,7 @@ def _copied_per_ms() -> float:
 
 def _gpu_convolution(backend: str, turns: int, bytes_per_ms: float) -> Iterator[Row]:
     """The convolution against the least that reading and writing its volumes takes."""
-    u = torch.randn(2, 64, 64, 64, 384, device="cuda", dtype=torch.bfloat16)
+    u = _gpu_volume(torch.bfloat16)["u"]
     given = {"u": u, "weight": torch.randn(384, WIDTH, device="cuda"), "bias": torch.randn(384, device="cuda")}
     for route in ("+x", "zyx", "+z"):
         conv: Scan = partial(causal_conv, route=route, backend=backend)
