@@ -1,7 +1,7 @@
 # Each target works alone on a machine that has python3 (3.11 to 3.13) with venv, and make.
 #   make demo       phantoms, training, comparison: the whole way on a laptop
 #   make test       the fast tests         make test-all   with the slow ones
-#   make test-interpreted   the GPU kernels on the CPU
+#   make test-interpreted   the GPU kernels on the CPU, a sample   make test-interpreted-all   every case, an hour
 #   make install    stop after installing into .venv
 #   make lint types docs
 # TORCH_INDEX=URL   take torch and torchvision from another index (CPU builds on Linux, other CUDA versions)
@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 JOBS ?= auto
 TREE := build/types/umamba_seg
 
-.PHONY: install demo test test-all test-interpreted coverage lint types imports docs wheel clean
+.PHONY: install demo test test-all test-interpreted test-interpreted-all coverage lint types imports docs wheel clean
 
 install: $(VENV)/.package
 
@@ -44,9 +44,12 @@ test: $(VENV)/.test
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS)
 
-# the GPU kernels in Triton's interpreter, on what it can do in a few minutes
+# the GPU kernels in Triton's interpreter, which takes up to a minute for a case: tests/kernels/conftest.py says which are fast
 test-interpreted: $(VENV)/.test
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow" tests/kernels -k triton
+
+test-interpreted-all: $(VENV)/.test
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) tests/kernels -k triton
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" --cov --cov-report=term

@@ -11,9 +11,12 @@ from typing import Any
 
 import psutil
 
+from tests.command_server import run_forked
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 DATASET = "Dataset900_Phantoms"
+PROGRAM = "umamba_seg.cli.main"
 # stock commands too: beside other programs, threads that spin while they wait make a training step take minutes
 PATIENT = {"OMP_WAIT_POLICY": "passive"}
 
@@ -37,7 +40,10 @@ class Umamba:
     variables: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: object, **variables: str) -> Answer:
-        return self.run(sys.executable, "-m", "umamba_seg.cli.main", *arguments, **variables)
+        """Run our program in a process that has imported other packages already, unless Python is told things."""
+        if any(name.startswith("PYTHON") for name in self.variables | variables):
+            return self.run(sys.executable, "-m", PROGRAM, *arguments, **variables)
+        return Answer(*run_forked(PROGRAM, [*map(str, arguments)], self.folder, self._environment(variables)))
 
     def run(self, *command: object, **variables: str) -> Answer:
         process = self.start(*command, **variables)
@@ -48,12 +54,15 @@ class Umamba:
         return subprocess.Popen(
             [str(word) for word in command],
             cwd=self.folder,
-            env={**PATIENT, **os.environ, "COLUMNS": "160", **self.variables, **variables},
+            env=self._environment(variables),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
+
+    def _environment(self, variables: dict[str, str]) -> dict[str, str]:
+        return {**PATIENT, **os.environ, "COLUMNS": "160", **self.variables, **variables}
 
     def plan_phantoms(self, network: str, configuration: str, patch: str, name: str, *more: object) -> Answer:
         sizes = ("--patch", patch, "--batch", 2, "--plans-name", name)

@@ -24,8 +24,15 @@ def stock_predict(phantoms: Umamba, *arguments: object, out: str) -> Answer:
     return phantoms.run(program, "-d", 900, *arguments, "-i", images(phantoms), "-o", out, *sequential)
 
 
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-@pytest.mark.parametrize("network", ["umamba_bot", "umamba_enc"])
+@pytest.mark.parametrize(
+    ("network", "configuration"),
+    [
+        ("umamba_enc", "2d"),  # in 3D, tests/trainers goes the same way
+        pytest.param("umamba_enc", "3d_fullres", marks=pytest.mark.slow),
+        pytest.param("umamba_bot", "2d", marks=pytest.mark.slow),
+        pytest.param("umamba_bot", "3d_fullres", marks=pytest.mark.slow),
+    ],
+)
 def test_stock_commands_train_and_predict_with_our_plans(phantoms, network, configuration):
     planned = phantoms.plan_phantoms(network, configuration, PATCHES[configuration], "morePlans")
     assert planned.code == 0, planned.err

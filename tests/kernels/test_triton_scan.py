@@ -1,5 +1,6 @@
-"""The triton backend against a float64 loop over tokens: on a GPU where there is one, else in triton's interpreter."""
+"""The triton backend against a float64 loop over tokens: on a GPU, or in triton's interpreter if asked for."""
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import pairwise
@@ -16,15 +17,14 @@ from umamba_seg.errors import BackendUnavailableError
 from umamba_seg.kernels.dispatch import choose
 from umamba_seg.kernels.problem import Scan
 
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels that are imported here run on the CPU."""
-    if DEVICE == "cpu":
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
+pytestmark = [
+    pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed"),
+    pytest.mark.skipif(
+        DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1",
+        reason="there is no GPU; `make test-interpreted` runs it on the CPU",
+    ),
+]
 
 
 @pytest.fixture
