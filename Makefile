@@ -44,7 +44,7 @@ test: $(VENV)/.test
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS)
 
-# the GPU kernels in Triton's interpreter, which takes up to a minute for a case: tests/kernels/conftest.py says which are fast
+# the GPU kernels in Triton's interpreter, a minute for some cases: tests/kernels/conftest.py says which are fast
 test-interpreted: $(VENV)/.test
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow" tests/kernels -k triton
 

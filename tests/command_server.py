@@ -7,6 +7,7 @@ before the fork: what they read from the environment is what the command is give
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+# stock commands too: beside other programs, threads that spin while they wait make a training step take minutes
+PATIENT = {"OMP_WAIT_POLICY": "passive"}
+LONGEST = 900  # seconds
 MODULES = (
     "matplotlib.pyplot", "numpy", "pandas", "pydantic", "rich.console", "scipy.ndimage", "scipy.stats", "SimpleITK",
     "skimage.transform", "sklearn.metrics", "sympy", "tifffile", "torch", "torch._dynamo", "typer",
@@ -48,7 +52,7 @@ def _server() -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "tests.command_server"],
         cwd=ROOT,
-        env={**os.environ, "OMP_WAIT_POLICY": "passive", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
+        env={**os.environ, **PATIENT, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
@@ -69,6 +73,7 @@ def _serve() -> None:
 
 def _become(command: dict[str, Any]) -> None:
     """Be the process of a command, whose exit code is that of this process."""
+    signal.alarm(LONGEST)  # ends it
     os.environ.clear()
     os.environ.update(command["variables"])
     os.chdir(command["folder"])

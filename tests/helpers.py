@@ -11,14 +11,11 @@ from typing import Any
 
 import psutil
 
-from tests.command_server import run_forked
+from tests.command_server import LONGEST, PATIENT, ROOT, run_forked
 
-ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 DATASET = "Dataset900_Phantoms"
 PROGRAM = "umamba_seg.cli.main"
-# stock commands too: beside other programs, threads that spin while they wait make a training step take minutes
-PATIENT = {"OMP_WAIT_POLICY": "passive"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Umamba:
 
     def run(self, *command: object, **variables: str) -> Answer:
         process = self.start(*command, **variables)
-        out, err = process.communicate(timeout=900)
+        out, err = process.communicate(timeout=LONGEST)
         return Answer(process.returncode, out, err)
 
     def start(self, *command: object, **variables: str) -> subprocess.Popen[str]:

@@ -13,15 +13,13 @@ OF_TORCH = ("test_scan_graphs", "test_volume_graphs")  # graphs are made of oper
 @pytest.hookimpl(tryfirst=True)  # before -m looks at marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In Triton's interpreter, where a case may take a minute, only one in some of each test is fast."""
-    met: Counter[tuple[str, str]] = Counter()
+    met: Counter[object] = Counter()
     for item in items:
-        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if not is_interpreted(parameters.get("backend", "")):
+        if not hasattr(item, "callspec") or not is_interpreted(item.callspec.params.get("backend", "")):
             continue
-        function = (item.path.stem, item.originalname)
-        if met[function] % ONE_IN or (item.path.stem in OF_TORCH and "keep_torchs_rules" not in item.name):
+        if met[item.function] % ONE_IN or (item.path.stem in OF_TORCH and "keep_torchs_rules" not in item.name):
             item.add_marker(pytest.mark.slow)
-        met[function] += 1
+        met[item.function] += 1
 
 
 @pytest.fixture(autouse=True)

@@ -151,6 +151,7 @@ def test_kernels_are_compiled_once_and_come_back_without_numba(tmp_path: Path):
     assert second.stdout == first.stdout.replace("True", "False"), second.stderr
     assert len(list(tmp_path.iterdir())) == 2
     assert {path: path.stat().st_mtime_ns for path in package.glob("*.*")} == before
+    assert not list(package.glob("*.nb*"))
 
 
 def test_a_place_that_cannot_be_written_costs_time_and_nothing_else(tmp_path: Path):

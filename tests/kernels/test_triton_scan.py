@@ -1,6 +1,5 @@
 """The triton backend against a float64 loop over tokens: on a GPU, or in triton's interpreter if asked for."""
 
-import os
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import pairwise
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.kernels.closeness import assert_within
+from tests.kernels.scan_backends import is_interpreted
 from tests.kernels.scan_cases import weights as weigh
 from umamba_seg.errors import BackendUnavailableError
 from umamba_seg.kernels.dispatch import choose
@@ -21,7 +21,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [
     pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed"),
     pytest.mark.skipif(
-        DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1",
+        DEVICE == "cpu" and not is_interpreted("triton"),
         reason="there is no GPU; `make test-interpreted` runs it on the CPU",
     ),
 ]
