@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from umamba_seg.inference.model_folder import Weights
+from umamba_seg.inference.quick_layers import quicken
 
 COMPILE, YES = "nnUNet_compile", ("true", "1", "t")  # as nnU-Net's predictor reads it
 
@@ -43,6 +44,9 @@ class TorchBackend:
             torch.backends.cudnn.benchmark = True  # tiles have one size
         networks: list[nn.Module] = [network.to(self.device) for network in weights.networks()]
         is_compiled = os.environ.get(COMPILE, "").lower() in YES
+        if device == "cpu" and precision != "bf16" and not is_compiled:
+            for network in networks:
+                quicken(network)
         self.networks = [torch.compile(network) for network in networks] if is_compiled else networks
         self.folds = len(self.networks)
         self.flips = flips(weights.mirror_axes) if mirror else []
