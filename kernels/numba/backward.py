@@ -8,32 +8,49 @@ two as in a tournament, and an item of work has a whole branch of it: no sum dep
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from umamba_seg.kernels.numba import frame as fields
-from umamba_seg.kernels.numba.frame import LANES, OWN, ROW, SHIFT
+from numba import types
+
+from umamba_seg.kernels.numba.blocks import (
+    block_of,
+    fetch_coefficients,
+    has_dots,
+    load_states,
+    put_coefficients,
+    states_at,
+    store_states,
+)
+from umamba_seg.kernels.numba.frame import DDELTA, DELTA, DU, DZ, GRAD_Y, OWN, ROW, SHIFT, TILE, C, U, Z
+from umamba_seg.kernels.numba.scratch import BackwardScratch, backward_scratch
 from umamba_seg.kernels.numba.tiles import (
-    TILE,
-    TILE_BYTES,
     add_branches,
     add_scaled,
+    called_with,
     dot_rows,
     fetch,
     find_before,
     finish_inner,
     finish_outer,
+    inline,
     number_tokens,
+    options_of,
     piece_bounds,
     place,
     place_of_result,
     prepare,
     put,
+    rows_of,
     shift,
     shift_back,
+    sizes_of,
+    states_of,
     sum_lanes,
     sum_present,
     sum_products,
+    sums_of,
     ungate,
+    walk_of,
     zero,
 )
 from umamba_seg.kernels.numba.words import (
@@ -47,26 +64,52 @@ from umamba_seg.kernels.numba.words import (
     load_first,
     load_int,
     load_ints,
-    load_state,
     load_tuple,
     mul,
+    named,
     read_states,
     retreat,
     retreat_exactly,
     splat,
     store,
     store_first,
-    store_state,
     store_tuple,
     swap_halves,
 )
 
-U, DELTA, Z, B, C, GRAD_Y, DU, DDELTA, DZ, DB, DC = (
-    fields.place(name)
-    for name in ("u", "delta", "z", "B", "C", "grad_y", "du", "ddelta", "dz", "dB", "dC")
-)  # fmt: skip
-SIZES, ROWS, STATES, SUMS = (fields.place(name) for name in ("groups", "dt_scale", "initial", "grad_rates"))
-PIECES = fields.place("pieces")
+
+class Item(NamedTuple):
+    """What is walked back: sequences, groups and parts of blocks, each from one number to another.
+
+    Then the run that its sums belong to, the number of all parts, and how many bytes behind dB and dC of the frame its
+    own lie.
+    """
+
+    first_sequence: int
+    last_sequence: int
+    first_group: int
+    last_group: int
+    first_part: int
+    last_part: int
+    run: int
+    parts: int
+    to_db: int
+    to_dc: int
+
+
+laid_out = called_with(5, named(BackwardScratch))(backward_scratch)
+
+
+@inline
+def all_rows(sizes):
+    """Bytes of a row of each block of each group."""
+    return sizes.groups * sizes.blocks * ROW
+
+
+@inline
+def add_to(at, row):
+    """Add to a row in memory."""
+    store(at, add(load(at), row))
 
 
 @cache
@@ -74,229 +117,206 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
     """The kernel for chunks of so many states, at most half as many as a vector has lanes."""
     pitch = 8 * chunk  # bytes of B and C of one token, packed
     half = 4 * chunk
+    tile_pitch = TILE * pitch
     chunk_bytes = chunk * ROW
     step = advance_exactly_saving if is_exact else advance_saving
     step_back = retreat_exactly if is_exact else retreat
 
-    def backward(frame, item, scratch):
-        """Walk back the sequences, groups and parts of blocks from one number to another that an item names.
+    @inline
+    def fetch_before(s, sizes, frame, batch, group):
+        """C of the token before the tile."""
+        for k in range(sizes.chunks):
+            n, to = least(chunk, sizes.states - k * chunk), s.packed_before + k * pitch + half
+            fetch(to, pitch, chunk, frame + C, batch, group, k * chunk, n, s.tokens_before, 1, 0)
 
-        Then an item has the run that its sums belong to, the number of all parts, and how many bytes behind dB and dC
-        of the frame its own lie.
+    @called_with(8, types.UniTuple(types.int64, 6))
+    def enter(frame, scratch, batch, group, number, run, steps, spacing):
+        """What a block's tile is before the recurrence: dt and x, and in `inner` the gradient of what it gives.
+
+        Returns the places of u, of the gradient of y, and of z.
         """
-        dt, x, u = scratch, scratch + TILE_BYTES, scratch + 2 * TILE_BYTES
-        y, z, g, inner = (
-            scratch + 3 * TILE_BYTES, scratch + 4 * TILE_BYTES, scratch + 5 * TILE_BYTES, scratch + 6 * TILE_BYTES,
+        sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
+        walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0, 0), block_of(sizes, group, number)
+        first, lanes, tokens, ahead = block.first, block.lanes, s.tokens, walk.ahead
+        u = place(s.u, frame + U, batch, group, first, lanes, tokens, steps, spacing, ahead)
+        delta = place(s.dt, frame + DELTA, batch, group, first, lanes, tokens, steps, spacing, ahead)
+        g = place(s.g, frame + GRAD_Y, batch, group, first, lanes, tokens, steps, spacing, ahead)
+        z, is_gated = u, load_int(frame + Z) != 0
+        if is_gated:
+            z = place(s.z, frame + Z, batch, group, first, lanes, tokens, steps, spacing, ahead)
+        prepare(
+            s.dt, s.x, delta, u, load(rows.bias + block.row), options.softplus != 0, options.is_scaled != 0,
+            load(rows.dt_scale), tokens, walk.table != 0, steps,
         )  # fmt: skip
-        gx, gdt, products = scratch + 7 * TILE_BYTES, scratch + 8 * TILE_BYTES, scratch + 9 * TILE_BYTES
-        tokens = scratch + 10 * TILE_BYTES
-        tokens_before = tokens + 8 * TILE
-        dots = tokens_before + ROW
-        factors = dots + 4 * TILE
-        shifted = factors + 4 * TILE
-        packed_before = shifted + ROW
+        ungate(s.inner, g, z, load(rows.weight + batch * rows.weight_batch + block.row), is_gated, steps)
+        add_to(sums_of(frame).grad_skip + run * all_rows(sizes) + block.row, sum_products(s.inner, u, steps))
+        return u[0], u[1], g[0], g[1], z[0], z[1]
 
-        groups, channels, blocks, states, chunks, softplus, mode, scaled, _weighted = load_ints(frame + SIZES, 9)
-        pieces, table, _table_batch, slots, ahead = load_ints(frame + PIECES, 5)
-        scale_row, unscale_row, rates, inverse_rates, biases, skips, weights, weight_batch = load_ints(frame + ROWS, 8)
-        initial, _last, checkpoints, grad_initial, grad_last = load_ints(frame + STATES, 5)
-        grad_rates, grad_biases, grad_skips, grad_weights = load_ints(frame + SUMS, 4)
-        first_sequence, last_sequence, first_group, last_group, first_part, last_part, run, parts = load_ints(item, 8)
-        to_db, to_dc = load_ints(item + 64, 2)
-
-        packed = packed_before + (chunks + LANES) * pitch + ROW
-        block_bytes = chunks * chunk_bytes
-        tile_pitch = TILE * pitch
-        part_bytes = chunks * tile_pitch
-        grads = packed + part_bytes  # [part][chunk][token][B and C]
-        decays = grads + (last_part - first_part) * part_bytes
-        kept = decays + TILE * chunk_bytes
-        first_block, last_block = blocks * first_part // parts, blocks * last_part // parts
-        in_item = last_block - first_block
-        carries = kept + TILE * chunk_bytes
-        shifts = carries + (last_group - first_group) * in_item * block_bytes
-        wide = 4 * groups * channels  # bytes from one state to the next where states are kept
-        is_padded, is_gated = table != 0, load_int(frame + Z) != 0
-        scale, unscale, own = load(scale_row), load(unscale_row), splat(0.0)
-        if mode != OWN:
+    @called_with(11)
+    def cross(frame, scratch, group, number, run, steps, u, u_pitch, carried, grads, reads_before):
+        """The recurrence: forward once more from the states in `before`, and back with their gradients `carried`."""
+        sizes, rows, sums = sizes_of(frame), rows_of(frame), sums_of(frame)
+        s, block, own = laid_out(scratch, chunk, sizes.chunks, 0, 0), block_of(sizes, group, number), splat(0.0)
+        if options_of(frame).mode != OWN:
             own = splat(1.0)
+        for k in range(sizes.chunks):
+            of_chunk, bc = k * chunk_bytes, s.packed + k * tile_pitch
+            of_rates = block.row * sizes.chunks * chunk + of_chunk
+            a, inverse = load_tuple(rows.rates + of_rates, chunk), load_tuple(rows.inverse_rates + of_rates, chunk)
+            h = load_tuple(s.before + of_chunk, chunk)
+            if reads_before != 0:
+                add_to(s.shifted, read_states(h, s.packed_before + k * pitch))
+            for t in range(steps):
+                at, inner_at = t * ROW, t * chunk_bytes
+                h, read = step(
+                    h, a, inverse, load(s.dt + at), load(s.x + at), load(u + t * u_pitch), bc + t * pitch, own,
+                    s.decays + inner_at, s.kept + inner_at,
+                )  # fmt: skip
+                if k > 0:
+                    read = add(read, load(s.y + at))
+                store(s.y + at, read)
+
+            carry, grad_a = load_tuple(carried + of_chunk, chunk), mul(a, splat(0.0))
+            for from_end in range(steps):
+                t = steps - 1 - from_end
+                at, inner_at = t * ROW, t * chunk_bytes
+                carry, grad_a, for_x, for_dt = step_back(
+                    carry, grad_a, a, inverse, load(s.inner + at), load(s.dt + at), load(s.x + at),
+                    load(u + t * u_pitch), bc + t * pitch, own, s.decays + inner_at, s.kept + inner_at,
+                    grads + k * tile_pitch + t * pitch,
+                )  # fmt: skip
+                if k > 0:
+                    for_x = add(for_x, load(s.gx + at))
+                    for_dt = add(for_dt, load(s.gdt + at))
+                store(s.gx + at, for_x)
+                store(s.gdt + at, for_dt)
+            store_tuple(carried + of_chunk, carry)
+            to = sums.grad_rates + run * all_rows(sizes) * sizes.chunks * chunk + of_rates
+            store_tuple(to, add(load_tuple(to, chunk), grad_a))
+
+    @called_with(14)
+    def leave(frame, scratch, batch, group, number, run, steps, spacing, u_at, u_by, g_at, g_by, z_at, z_by):
+        """From the gradients of x and dt to those of u, delta and z, and what a block's tile gives to others."""
+        sizes, options, rows, sums = sizes_of(frame), options_of(frame), rows_of(frame), sums_of(frame)
+        walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0, 0), block_of(sizes, group, number)
+        first, lanes, tokens, ahead = block.first, block.lanes, s.tokens, walk.ahead
+        u, g, z, is_gated = (u_at, u_by), (g_at, g_by), (z_at, z_by), load_int(frame + Z) != 0
+        weight, skip = load(rows.weight + batch * rows.weight_batch + block.row), load(rows.skip + block.row)
+        to_sums = run * all_rows(sizes) + block.row
+        if has_dots(options.mode, is_exact):
+            add_scaled(s.y, s.x, s.dots, steps)
+            add_scaled(s.gx, s.inner, s.dots, steps)
+            for t in range(steps):
+                at = t * ROW
+                store(s.products + at, fma(load(s.inner + at), load(s.x + at), load(s.products + at)))
+        if options.mode == SHIFT:
+            shift(s.y, s.shifted, tokens, steps)
+            ungate(s.inner, g, z, weight, is_gated, steps)
+        if is_gated or sums.grad_weight != 0:
+            dz = u
+            if is_gated:
+                dz = place_of_result(s.z, frame + DZ, batch, group, first, lanes, tokens, steps, spacing, ahead)
+            total = finish_outer(dz, s.y, g, u, z, skip, weight, is_gated, steps)
+            if sums.grad_weight != 0:
+                add_to(sums.grad_weight + to_sums, total)
+            if is_gated and dz[0] == s.z:
+                put(frame + DZ, 0, batch, group, first, lanes, tokens, steps, s.z, ROW)
+        du = place_of_result(s.gx, frame + DU, batch, group, first, lanes, tokens, steps, spacing, ahead)
+        ddelta = place_of_result(s.gdt, frame + DDELTA, batch, group, first, lanes, tokens, steps, spacing, ahead)
+        finish_inner(
+            du, ddelta, s.gx, s.gdt, s.inner, u, s.dt, skip, options.softplus != 0, load(rows.dt_scale),
+            load(rows.dt_unscale), is_exact, steps,
+        )  # fmt: skip
+        add_to(sums.grad_bias + to_sums, sum_present(s.gdt, tokens, walk.table != 0, steps))
+        if du[0] == s.gx:
+            put(frame + DU, 0, batch, group, first, lanes, tokens, steps, s.gx, ROW)
+        if ddelta[0] == s.gdt:
+            put(frame + DDELTA, 0, batch, group, first, lanes, tokens, steps, s.gdt, ROW)
+
+    @inline
+    def add_own_products(s, grads, chunks, steps):
+        """What tokens read of their own input gives to dB and dC: the other one, times the sum of g * x over channels.
+
+        So far it was left out, as the sum C * B is one number for all channels.
+        """
+        sum_lanes(s.factors, s.products, steps)
+        for k in range(chunks):
+            for t in range(steps):
+                at = k * tile_pitch + t * pitch
+                other = swap_halves(load_first(s.packed + at, 2 * chunk), chunk)
+                factor = broadcast_tuple(s.factors + 4 * t, 1)[0]
+                total = fma(other, factor, load_first(grads + at, 2 * chunk))
+                store_first(grads + at, total, 2 * chunk)
+
+    def backward(frame, item, scratch):
+        """Walk back what an item names, see `Item`."""
+        sizes, states, mode = sizes_of(frame), states_of(frame), options_of(frame).mode
+        pieces, _table, _table_batch, slots, ahead = walk_of(frame)
+        item = Item(*load_ints(item, 10))
+        blocks, chunks, run = sizes.blocks, sizes.chunks, item.run
+        parts_here, part_bytes = item.last_part - item.first_part, chunks * tile_pitch
+        first_block = blocks * item.first_part // item.parts
+        blocks_here = blocks * item.last_part // item.parts - first_block
+        s = laid_out(scratch, chunk, chunks, parts_here, (item.last_group - item.first_group) * blocks_here)
         token_before, spacing = -1, 0
 
-        for sequence in range(first_sequence, last_sequence):
+        for sequence in range(item.first_sequence, item.last_sequence):
             batch, piece = sequence // pieces, sequence % pieces
             begin, end = piece_bounds(frame, piece)
             tiles = (end - begin + TILE - 1) // TILE
+            grad_initial = states_at(states.grad_initial, sizes, sequence)
             # one round more than there are tiles: the first one has no tokens and fetches what comes from behind
             for back in range(tiles + 1):
                 tile = tiles - back
                 t0 = begin + tile * TILE
                 steps = least(TILE, end - t0)
+                before = states_at(states.initial, sizes, sequence)  # where the states before this tile are
+                if tile > 0:
+                    before = states_at(states.checkpoints, sizes, batch * slots + t0 // TILE)
                 if back > 0:
-                    spacing = number_tokens(tokens, frame, batch, t0, steps)
+                    spacing = number_tokens(s.tokens, frame, batch, t0, steps)
                     if mode == SHIFT:
-                        token_before = find_before(tokens_before, frame, batch, begin, t0)
-                for group in range(first_group, last_group):
+                        token_before = find_before(s.tokens_before, frame, batch, begin, t0)
+                for group in range(item.first_group, item.last_group):
                     if back > 0:
-                        for k in range(chunks):
-                            n0 = k * chunk
-                            n = least(chunk, states - n0)
-                            if token_before >= 0:
-                                to = packed_before + k * pitch
-                                fetch(to + half, pitch, chunk, frame + C, batch, group, n0, n, tokens_before, 1, 0)
-                            to = packed + k * tile_pitch
-                            fetch(to, pitch, chunk, frame + B, batch, group, n0, n, tokens, steps, ahead)
-                            fetch(to + half, pitch, chunk, frame + C, batch, group, n0, n, tokens, steps, ahead)
-                        if mode != OWN and not is_exact:
-                            dot_rows(dots, products, packed, pitch, chunk, chunks, steps)
-                        zero(grads, (last_part - first_part) * part_bytes // ROW)
-                    for part in range(first_part, last_part):
-                        grads_of_part = grads + (part - first_part) * part_bytes
-                        if back > 0:
-                            zero(products, TILE)
-                        for block in range(blocks * part // parts, blocks * (part + 1) // parts):
-                            first = block * LANES
-                            lanes = least(LANES, channels - first)
-                            number = (group - first_group) * in_item + block - first_block
-                            carry_at, shift_at = carries + number * block_bytes, shifts + number * ROW
-                            row = (group * blocks + block) * ROW
-                            channel = 4 * (group * channels + first)
+                        if token_before >= 0:
+                            fetch_before(s, sizes, frame, batch, group)
+                        fetch_coefficients(s.packed, chunk, sizes, frame, batch, group, s.tokens, steps, ahead)
+                        if has_dots(mode, is_exact):
+                            dot_rows(s.dots, s.products, s.packed, pitch, chunk, chunks, steps)
+                        zero(s.grads, parts_here * part_bytes // ROW)
+                    for part in range(item.first_part, item.last_part):
+                        grads = s.grads + (part - item.first_part) * part_bytes
+                        zero(s.products, TILE)
+                        for number in range(blocks * part // item.parts, blocks * (part + 1) // item.parts):
+                            block = block_of(sizes, group, number)
+                            slot = (group - item.first_group) * blocks_here + number - first_block
+                            carried, shift_at = s.carries + slot * chunks * chunk_bytes, s.shifts + slot * ROW
                             if back == 0:
                                 store(shift_at, splat(0.0))
-                                for k in range(chunks):
-                                    n0 = k * chunk
-                                    if grad_last == 0:
-                                        zero(carry_at + k * chunk_bytes, chunk)
-                                    else:
-                                        at = grad_last + (sequence * states + n0) * wide + channel
-                                        given = load_state(at, wide, lanes, states - n0, chunk)
-                                        store_tuple(carry_at + k * chunk_bytes, given)
-                                    if tiles == 0 and grad_initial != 0:
-                                        at = grad_initial + (sequence * states + n0) * wide + channel
-                                        unchanged = load_tuple(carry_at + k * chunk_bytes, chunk)
-                                        store_state(at, wide, lanes, states - n0, unchanged)
-                                continue
-
-                            u_place = place(u, frame + U, batch, group, first, lanes, tokens, steps, spacing, ahead)
-                            delta = place(dt, frame + DELTA, batch, group, first, lanes, tokens, steps, spacing, ahead)
-                            g_place = place(
-                                g, frame + GRAD_Y, batch, group, first, lanes, tokens, steps, spacing, ahead
-                            )
-                            z_place = u_place
-                            if is_gated:
-                                z_place = place(z, frame + Z, batch, group, first, lanes, tokens, steps, spacing, ahead)
-                            bias = load(biases + row)
-                            prepare(
-                                dt, x, delta, u_place, bias, softplus != 0, scaled != 0, scale, tokens, is_padded, steps
-                            )
-                            weight, skip = load(weights + batch * weight_batch + row), load(skips + row)
-                            ungate(inner, g_place, z_place, weight, is_gated, steps)
-                            sums = run * groups * blocks * ROW + row
-                            skip_sum = sum_products(inner, u_place, steps)
-                            store(grad_skips + sums, add(load(grad_skips + sums), skip_sum))
-                            if mode == SHIFT:  # `inner` becomes the gradient of what the recurrence gives
-                                shift_back(inner, shift_at, tokens, steps)
-                                store(shifted, splat(0.0))
-
-                            before = 0  # where the states before this tile are
-                            if tile > 0:
-                                before = checkpoints + (batch * slots + t0 // TILE) * states * wide
-                            elif initial != 0:
-                                before = initial + sequence * states * wide
-                            for k in range(chunks):
-                                n0 = k * chunk
-                                a_at = row * chunks * chunk + k * chunk_bytes
-                                a = load_tuple(rates + a_at, chunk)
-                                h = mul(a, splat(0.0))
-                                if before != 0:
-                                    h = load_state(before + n0 * wide + channel, wide, lanes, states - n0, chunk)
-                                bc = packed + k * tile_pitch
-                                if mode == SHIFT and token_before >= 0:
-                                    store(shifted, add(load(shifted), read_states(h, packed_before + k * pitch)))
-                                inverse = load_tuple(inverse_rates + a_at, chunk)
-                                for t in range(steps):
-                                    at, inner_at = t * ROW, t * chunk_bytes
-                                    h, read = step(
-                                        h, a, inverse, load(dt + at), load(x + at), load(u_place[0] + t * u_place[1]),
-                                        bc + t * pitch, own, decays + inner_at, kept + inner_at,
-                                    )  # fmt: skip
-                                    if k > 0:
-                                        read = add(read, load(y + t * ROW))
-                                    store(y + t * ROW, read)
-
-                                carry = load_tuple(carry_at + k * chunk_bytes, chunk)
-                                grad_a = mul(a, splat(0.0))
-                                for from_end in range(steps):
-                                    t = steps - 1 - from_end
-                                    at, inner_at = t * ROW, t * chunk_bytes
-                                    carry, grad_a, for_x, for_dt = step_back(
-                                        carry, grad_a, a, inverse, load(inner + at), load(dt + at), load(x + at),
-                                        load(u_place[0] + t * u_place[1]), bc + t * pitch, own,
-                                        decays + inner_at, kept + inner_at, grads_of_part + k * tile_pitch + t * pitch,
-                                    )  # fmt: skip
-                                    if k > 0:
-                                        for_x = add(for_x, load(gx + t * ROW))
-                                        for_dt = add(for_dt, load(gdt + t * ROW))
-                                    store(gx + t * ROW, for_x)
-                                    store(gdt + t * ROW, for_dt)
-                                store_tuple(carry_at + k * chunk_bytes, carry)
-                                total_at = grad_rates + run * groups * blocks * block_bytes + a_at
-                                store_tuple(total_at, add(load_tuple(total_at, chunk), grad_a))
-                                if tile == 0 and grad_initial != 0:
-                                    at = grad_initial + (sequence * states + n0) * wide + channel
-                                    store_state(at, wide, lanes, states - n0, carry)
-
-                            if mode != OWN and not is_exact:
-                                add_scaled(y, x, dots, steps)
-                                add_scaled(gx, inner, dots, steps)
-                                for t in range(steps):
-                                    at = t * ROW
-                                    store(products + at, fma(load(inner + at), load(x + at), load(products + at)))
-                            if mode == SHIFT:
-                                shift(y, shifted, tokens, steps)
-                                ungate(inner, g_place, z_place, weight, is_gated, steps)
-                            if is_gated or grad_weights != 0:
-                                dz = u_place
-                                if is_gated:
-                                    dz = place_of_result(
-                                        z, frame + DZ, batch, group, first, lanes, tokens, steps, spacing, ahead
-                                    )
-                                total = finish_outer(dz, y, g_place, u_place, z_place, skip, weight, is_gated, steps)
-                                if grad_weights != 0:
-                                    store(grad_weights + sums, add(load(grad_weights + sums), total))
-                                if is_gated and dz[0] == z:
-                                    put(frame + DZ, 0, batch, group, first, lanes, tokens, steps, z, ROW)
-                            du = place_of_result(
-                                gx, frame + DU, batch, group, first, lanes, tokens, steps, spacing, ahead
-                            )
-                            ddelta = place_of_result(
-                                gdt, frame + DDELTA, batch, group, first, lanes, tokens, steps, spacing, ahead
-                            )
-                            finish_inner(
-                                du, ddelta, gx, gdt, inner, u_place, dt, skip, softplus != 0, scale, unscale, is_exact,
-                                steps,
-                            )  # fmt: skip
-                            total = sum_present(gdt, tokens, is_padded, steps)
-                            store(grad_biases + sums, add(load(grad_biases + sums), total))
-                            if du[0] == gx:
-                                put(frame + DU, 0, batch, group, first, lanes, tokens, steps, gx, ROW)
-                            if ddelta[0] == gdt:
-                                put(frame + DDELTA, 0, batch, group, first, lanes, tokens, steps, gdt, ROW)
-
-                        if back > 0 and mode != OWN and not is_exact:
-                            sum_lanes(factors, products, steps)
-                            for k in range(chunks):
-                                for t in range(steps):
-                                    to = grads_of_part + k * tile_pitch + t * pitch
-                                    bc = load_first(packed + k * tile_pitch + t * pitch, 2 * chunk)
-                                    factor = broadcast_tuple(factors + 4 * t, 1)[0]
-                                    other = swap_halves(bc, chunk)
-                                    store_first(to, fma(other, factor, load_first(to, 2 * chunk)), 2 * chunk)
+                                load_states(carried, states_at(states.grad_last, sizes, sequence), chunk, sizes, block)
+                            else:
+                                u, u_by, g, g_by, z, z_by = enter(
+                                    frame, scratch, batch, group, number, run, steps, spacing
+                                )
+                                if mode == SHIFT:
+                                    shift_back(s.inner, shift_at, s.tokens, steps)
+                                    store(s.shifted, splat(0.0))
+                                load_states(s.before, before, chunk, sizes, block)
+                                cross(
+                                    frame, scratch, group, number, run, steps, u, u_by, carried, grads,
+                                    token_before >= 0,
+                                )  # fmt: skip
+                                leave(
+                                    frame, scratch, batch, group, number, run, steps, spacing, u, u_by, g, g_by, z, z_by
+                                )
+                            if tile == 0 and grad_initial != 0:
+                                store_states(grad_initial, carried, chunk, sizes, block)
+                        if back > 0 and has_dots(mode, is_exact):
+                            add_own_products(s, grads, chunks, steps)
                     if back > 0:
-                        add_branches(grads, last_part - first_part, part_bytes)
-                        for k in range(chunks):
-                            n0 = k * chunk
-                            n, source = least(chunk, states - n0), grads + k * tile_pitch
-                            put(frame + DB, to_db, batch, group, n0, n, tokens, steps, source, pitch)
-                            put(frame + DC, to_dc, batch, group, n0, n, tokens, steps, source + half, pitch)
+                        add_branches(s.grads, parts_here, part_bytes)
+                        to_branch = (item.to_db, item.to_dc)
+                        put_coefficients(s.grads, chunk, sizes, frame, to_branch, batch, group, s.tokens, steps)
 
     return backward

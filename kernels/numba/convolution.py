@@ -8,20 +8,22 @@ backward: once for the gradient of what SiLU was given and the sums for weight a
 from functools import cache
 from typing import Any
 
-from umamba_seg.kernels.numba import frame as fields
-from umamba_seg.kernels.numba.frame import LANES, ROW
+from umamba_seg.kernels.numba.frame import GRAD_Y, LANES, ROW, TILE, TILE_BYTES, U, Y
 from umamba_seg.kernels.numba.tiles import (
-    TILE,
-    TILE_BYTES,
     WIDE,
     fetch,
     inline,
     number_tokens,
+    options_of,
     piece_bounds,
     put,
+    rows_of,
     silu_slope,
+    sizes_of,
     sum_present,
     sum_products,
+    sums_of,
+    walk_of,
     zero,
 )
 from umamba_seg.kernels.numba.words import (
@@ -39,9 +41,6 @@ from umamba_seg.kernels.numba.words import (
     store_int,
     store_tuple,
 )
-
-U, Y, GRAD_Y = (fields.place(name) for name in ("u", "y", "grad_y"))
-SIZES, ROWS, PIECES, SUMS = (fields.place(name) for name in ("groups", "dt_scale", "pieces", "grad_rates"))
 
 
 @inline
@@ -91,10 +90,9 @@ def convolution_source() -> Any:
 
     def convolution(frame, item, scratch):
         """Convolve the sequences and blocks that an item names; sums go to the run that it names."""
-        _groups, channels, blocks, width, before, has_silu, is_backward = load_ints(frame + SIZES, 7)
-        pieces, _table, _table_batch, _slots, ahead = load_ints(frame + PIECES, 5)
-        _scale, _unscale, taps, _inverse, biases, _skips, _weights, _weight_batch = load_ints(frame + ROWS, 8)
-        grad_taps, grad_biases = load_ints(frame + SUMS, 2)
+        _groups, channels, blocks, width, before = sizes_of(frame)
+        has_silu, is_backward, _is_scaled, _is_weighted = options_of(frame)
+        walk, rows, sums = walk_of(frame), rows_of(frame), sums_of(frame)
         first_sequence, last_sequence, first_block, last_block, run = load_ints(item, 5)
         out, g = scratch, scratch + TILE_BYTES
         tokens = scratch + 2 * TILE_BYTES
@@ -105,7 +103,7 @@ def convolution_source() -> Any:
         new, results = voxels + 8 * kept, voxels + 8 * before
 
         for sequence in range(first_sequence, last_sequence):
-            batch, piece = sequence // pieces, sequence % pieces
+            batch, piece = sequence // walk.pieces, sequence % walk.pieces
             begin, end = piece_bounds(frame, piece)
             tiles = (end - begin + TILE - 1) // TILE
             zero(held_of_all, (last_block - first_block) * kept)
@@ -128,22 +126,25 @@ def convolution_source() -> Any:
                         store_int(new + 8 * i, -1)
                 for block in range(first_block, last_block):
                     first, held = block * LANES, held_of_all + (block - first_block) * kept * ROW
-                    lanes, own_taps = least(LANES, channels - first), taps + block * width * ROW
+                    lanes, own_taps = least(LANES, channels - first), rows.rates + block * width * ROW
                     copy(buffer, held, kept)
                     if tile < tiles:
-                        fetch(buffer + kept * ROW, ROW, LANES, frame + U, batch, 0, first, lanes, new, count, ahead)
+                        fetch(
+                            buffer + kept * ROW, ROW, LANES, frame + U, batch, 0, first, lanes, new, count, walk.ahead
+                        )
                     else:
                         zero(buffer + kept * ROW, count)
                     copy(held, buffer + count * ROW, kept)
 
                     # row i of the result sees the rows i to i + width - 1 of the buffer, and belongs to row i + before
-                    weigh(out, buffer, own_taps, load(biases + block * ROW), width, count)
+                    weigh(out, buffer, own_taps, load(rows.bias + block * ROW), width, count)
                     if is_backward != 0:
                         fetch(g, ROW, LANES, frame + GRAD_Y, batch, 0, first, lanes, results, count, 0)
                         if has_silu != 0:
                             unsilu(g, out, count)
                         place = run * blocks + block
-                        add_sums(grad_taps + place * width * ROW, grad_biases + place * ROW, g, buffer, width, count)
+                        grad_taps, grad_bias = sums.grad_rates + place * width * ROW, sums.grad_bias + place * ROW
+                        add_sums(grad_taps, grad_bias, g, buffer, width, count)
                         put(frame + Y, 0, batch, 0, first, lanes, results, count, g, ROW)
                     else:
                         if has_silu != 0:

@@ -6,21 +6,26 @@ Time goes by tiles; in a tile, block after block of channels is scanned, so that
 from functools import cache
 from typing import Any
 
-from umamba_seg.kernels.numba import frame as fields
-from umamba_seg.kernels.numba.frame import LANES, OWN, ROW, SHIFT
+from umamba_seg.kernels.numba.blocks import block_of, fetch_coefficients, has_dots, load_states, states_at, store_states
+from umamba_seg.kernels.numba.frame import DELTA, LANES, OWN, ROW, SHIFT, TILE, U, Y, Z
+from umamba_seg.kernels.numba.scratch import ForwardScratch, forward_scratch
 from umamba_seg.kernels.numba.tiles import (
-    TILE,
-    TILE_BYTES,
     add_scaled,
+    called_with,
     dot_rows,
     fetch,
     finish,
     number_tokens,
+    options_of,
     piece_bounds,
     place_of_result,
     prepare,
     put,
+    rows_of,
     shift,
+    sizes_of,
+    states_of,
+    walk_of,
     zero,
 )
 from umamba_seg.kernels.numba.words import (
@@ -31,51 +36,92 @@ from umamba_seg.kernels.numba.words import (
     load,
     load_int,
     load_ints,
-    load_state,
     load_tuple,
+    named,
     splat,
     store,
-    store_state,
     store_tuple,
 )
 
-U, DELTA, Z, Y, B, C = (fields.place(name) for name in ("u", "delta", "z", "y", "B", "C"))
-SIZES, ROWS, STATES = fields.place("groups"), fields.place("dt_scale"), fields.place("initial")
-PIECES = fields.place("pieces")
+laid_out = called_with(4, named(ForwardScratch))(forward_scratch)
 
 
 @cache
 def forward_source(chunk: int, is_exact: bool) -> Any:
     """The kernel for chunks of so many states."""
     pitch = 8 * chunk  # bytes of B and C of one token, packed
-    half = 4 * chunk
     chunk_bytes = chunk * ROW
     step = advance_exactly if is_exact else advance
 
+    @called_with(6)
+    def enter(frame, scratch, batch, group, number, steps):
+        """What a block's tile is before the recurrence: u, z, dt and x.
+
+        Copies side by side: rows as far apart as in memory push each other out of the cache.
+        """
+        sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
+        walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number)
+        first, lanes, tokens, ahead = block.first, block.lanes, s.tokens, walk.ahead
+        fetch(s.u, ROW, LANES, frame + U, batch, group, first, lanes, tokens, steps, ahead)
+        fetch(s.dt, ROW, LANES, frame + DELTA, batch, group, first, lanes, tokens, steps, ahead)
+        if load_int(frame + Z) != 0:
+            fetch(s.z, ROW, LANES, frame + Z, batch, group, first, lanes, tokens, steps, ahead)
+        prepare(
+            s.dt, s.x, (s.dt, ROW), (s.u, ROW), load(rows.bias + block.row), options.softplus != 0,
+            options.is_scaled != 0, load(rows.dt_scale), tokens, walk.table != 0, steps,
+        )  # fmt: skip
+
+    @called_with(6)
+    def cross(frame, scratch, group, number, held, steps):
+        """The recurrence: the states go through a tile; y is what C reads of them."""
+        sizes, rows = sizes_of(frame), rows_of(frame)
+        s, block, own = laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number), splat(0.0)
+        if options_of(frame).mode != OWN:
+            own = splat(1.0)
+        for k in range(sizes.chunks):
+            states, bc = held + k * chunk_bytes, s.packed + k * TILE * pitch
+            at = block.row * sizes.chunks * chunk + k * chunk_bytes
+            h, a = load_tuple(states, chunk), load_tuple(rows.rates + at, chunk)
+            inverse = load_tuple(rows.inverse_rates + at, chunk)
+            for t in range(steps):
+                at = t * ROW
+                h, read = step(h, a, inverse, load(s.dt + at), load(s.x + at), load(s.u + at), bc + t * pitch, own)
+                if k > 0:
+                    read = add(read, load(s.y + at))
+                store(s.y + at, read)
+            store_tuple(states, h)
+
+    @called_with(8)
+    def leave(frame, scratch, batch, group, number, carry, steps, spacing):
+        """What a block's tile gives: skip, weight and gate, and to where it belongs."""
+        sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
+        walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number)
+        first, lanes, tokens = block.first, block.lanes, s.tokens
+        dots = s.zeros
+        if has_dots(options.mode, is_exact):
+            dots = s.dots
+        if options.mode == SHIFT:
+            if has_dots(options.mode, is_exact):
+                add_scaled(s.y, s.x, dots, steps)
+            shift(s.y, carry, tokens, steps)
+            dots = s.zeros
+        weight, skip = load(rows.weight + batch * rows.weight_batch + block.row), load(rows.skip + block.row)
+        to = place_of_result(s.y, frame + Y, batch, group, first, lanes, tokens, steps, spacing, walk.ahead)
+        finish(
+            to, s.y, (s.u, ROW), (s.z, ROW), s.x, dots, skip, options.is_weighted != 0, weight,
+            load_int(frame + Z) != 0, steps,
+        )  # fmt: skip
+        if to[0] == s.y:
+            put(frame + Y, 0, batch, group, first, lanes, tokens, steps, s.y, ROW)
+
     def forward(frame, item, scratch):
         """Scan the sequences, groups and blocks from one number to another that an item names, six int64."""
-        dt, x, u = scratch, scratch + TILE_BYTES, scratch + 2 * TILE_BYTES
-        y, z, zeros = scratch + 3 * TILE_BYTES, scratch + 4 * TILE_BYTES, scratch + 5 * TILE_BYTES
-        products = scratch + 6 * TILE_BYTES
-        tokens = scratch + 7 * TILE_BYTES
-        dots = tokens + 8 * TILE
-        packed = dots + 8 * TILE
-        groups, channels, blocks, states, chunks, softplus, mode, scaled, weighted = load_ints(frame + SIZES, 9)
-        pieces, table, _table_batch, slots, ahead = load_ints(frame + PIECES, 5)
-        scale_row, _unscale, rates, inverse_rates, biases, skips, weights, weight_batch = load_ints(frame + ROWS, 8)
-        initial, last_states, checkpoints = load_ints(frame + STATES, 3)
+        sizes, states, mode = sizes_of(frame), states_of(frame), options_of(frame).mode
+        pieces, _table, _table_batch, slots, ahead = walk_of(frame)
         first_sequence, last_sequence, first_group, last_group, first_block, last_block = load_ints(item, 6)
-
-        block_bytes = chunks * chunk_bytes
         in_item = last_block - first_block
-        states_of_all = packed + chunks * TILE * pitch
-        carries = states_of_all + (last_group - first_group) * in_item * block_bytes
-        wide = 4 * groups * channels  # bytes from one state to the next where states are kept
-        is_padded, is_gated, is_scaled, is_weighted = table != 0, load_int(frame + Z) != 0, scaled != 0, weighted != 0
-        scale, own = load(scale_row), splat(0.0)
-        if mode != OWN:
-            own = splat(1.0)
-        zero(zeros, TILE)
+        s = laid_out(scratch, chunk, sizes.chunks, (last_group - first_group) * in_item)
+        zero(s.zeros, TILE)
         spacing = 0
 
         for sequence in range(first_sequence, last_sequence):
@@ -87,83 +133,30 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
                 t0 = begin + tile * TILE
                 steps = least(TILE, end - t0)
                 is_last = tile == tiles
+                kept = 0  # where the states before this tile are to be stored
+                if is_last:
+                    kept = states_at(states.last, sizes, sequence)
+                elif tile > 0:
+                    kept = states_at(states.checkpoints, sizes, batch * slots + t0 // TILE)
                 if not is_last:
-                    spacing = number_tokens(tokens, frame, batch, t0, steps)
+                    spacing = number_tokens(s.tokens, frame, batch, t0, steps)
                 for group in range(first_group, last_group):
                     if not is_last:
-                        for k in range(chunks):
-                            n0 = k * chunk
-                            n = least(chunk, states - n0)
-                            to = packed + k * TILE * pitch
-                            fetch(to, pitch, chunk, frame + B, batch, group, n0, n, tokens, steps, ahead)
-                            fetch(to + half, pitch, chunk, frame + C, batch, group, n0, n, tokens, steps, ahead)
-                        if mode != OWN and not is_exact:
-                            dot_rows(dots, products, packed, pitch, chunk, chunks, steps)
-                    for block in range(first_block, last_block):
-                        first = block * LANES
-                        lanes = least(LANES, channels - first)
-                        number = (group - first_group) * in_item + block - first_block
-                        held = states_of_all + number * block_bytes
-                        carry = carries + number * ROW
-                        row = (group * blocks + block) * ROW
-                        channel = 4 * (group * channels + first)
-
+                        fetch_coefficients(s.packed, chunk, sizes, frame, batch, group, s.tokens, steps, ahead)
+                        if has_dots(mode, is_exact):
+                            dot_rows(s.dots, s.products, s.packed, pitch, chunk, sizes.chunks, steps)
+                    for number in range(first_block, last_block):
+                        block = block_of(sizes, group, number)
+                        place = (group - first_group) * in_item + number - first_block
+                        held, carry = s.states + place * sizes.chunks * chunk_bytes, s.carries + place * ROW
                         if tile == 0:
                             store(carry, splat(0.0))
-                            for k in range(chunks):
-                                if initial == 0:
-                                    zero(held + k * chunk_bytes, chunk)
-                                else:
-                                    n0 = k * chunk
-                                    at = initial + (sequence * states + n0) * wide + channel
-                                    store_tuple(held + k * chunk_bytes, load_state(at, wide, lanes, states - n0, chunk))
-                        kept = 0  # where the states before this tile are to be stored
-                        if is_last and last_states != 0:
-                            kept = last_states + sequence * states * wide
-                        elif tile > 0 and not is_last and checkpoints != 0:
-                            kept = checkpoints + (batch * slots + t0 // TILE) * states * wide
+                            load_states(held, states_at(states.initial, sizes, sequence), chunk, sizes, block)
                         if kept != 0:
-                            for k in range(chunks):
-                                n0 = k * chunk
-                                at = kept + n0 * wide + channel
-                                store_state(at, wide, lanes, states - n0, load_tuple(held + k * chunk_bytes, chunk))
-                        if is_last:
-                            continue
-
-                        # copies side by side: rows as far apart as in memory push each other out of the cache
-                        fetch(u, ROW, LANES, frame + U, batch, group, first, lanes, tokens, steps, ahead)
-                        fetch(dt, ROW, LANES, frame + DELTA, batch, group, first, lanes, tokens, steps, ahead)
-                        if is_gated:
-                            fetch(z, ROW, LANES, frame + Z, batch, group, first, lanes, tokens, steps, ahead)
-                        u_place, delta, z_place = (u, ROW), (dt, ROW), (z, ROW)
-                        bias = load(biases + row)
-                        prepare(dt, x, delta, u_place, bias, softplus != 0, is_scaled, scale, tokens, is_padded, steps)
-
-                        for k in range(chunks):
-                            h = load_tuple(held + k * chunk_bytes, chunk)
-                            a = load_tuple(rates + row * chunks * chunk + k * chunk_bytes, chunk)
-                            inverse = load_tuple(inverse_rates + row * chunks * chunk + k * chunk_bytes, chunk)
-                            bc = packed + k * TILE * pitch
-                            for t in range(steps):
-                                at = t * ROW
-                                u_row = load(u + at)
-                                h, read = step(h, a, inverse, load(dt + at), load(x + at), u_row, bc + t * pitch, own)
-                                if k > 0:
-                                    read = add(read, load(y + t * ROW))
-                                store(y + t * ROW, read)
-                            store_tuple(held + k * chunk_bytes, h)
-
-                        own_dots = zeros if mode == OWN or is_exact else dots
-                        if mode == SHIFT:
-                            if not is_exact:
-                                add_scaled(y, x, dots, steps)
-                            shift(y, carry, tokens, steps)
-                            own_dots = zeros
-                        weight = load(weights + batch * weight_batch + row)
-                        to = place_of_result(y, frame + Y, batch, group, first, lanes, tokens, steps, spacing, ahead)
-                        skip = load(skips + row)
-                        finish(to, y, u_place, z_place, x, own_dots, skip, is_weighted, weight, is_gated, steps)
-                        if to[0] == y:
-                            put(frame + Y, 0, batch, group, first, lanes, tokens, steps, y, ROW)
+                            store_states(kept, held, chunk, sizes, block)
+                        if not is_last:
+                            enter(frame, scratch, batch, group, number, steps)
+                            cross(frame, scratch, group, number, held, steps)
+                            leave(frame, scratch, batch, group, number, carry, steps, spacing)
 
     return forward

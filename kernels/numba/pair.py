@@ -7,22 +7,25 @@ leaves its decays in scratch memory, the second one takes them from there, again
 from functools import cache
 from typing import Any
 
-from umamba_seg.kernels.numba import frame as fields
-from umamba_seg.kernels.numba.frame import LANES, OWN, ROW
+from umamba_seg.kernels.numba.blocks import block_of, fetch_coefficients, has_dots
+from umamba_seg.kernels.numba.frame import DELTA, ROW, TILE, U, Y, Z
+from umamba_seg.kernels.numba.scratch import PairScratch, pair_scratch
 from umamba_seg.kernels.numba.tiles import (
-    TILE,
-    TILE_BYTES,
     WIDE,
     add_scaled,
+    called_with,
     dot_rows,
-    fetch,
     finish,
     number_tokens,
+    options_of,
     piece_bounds,
     place,
     place_of_result,
     prepare,
     put,
+    rows_of,
+    sizes_of,
+    walk_of,
     zero,
 )
 from umamba_seg.kernels.numba.words import (
@@ -30,47 +33,35 @@ from umamba_seg.kernels.numba.words import (
     advance_keeping_decays,
     advance_with_decays,
     fma,
-    least,
     load,
     load_int,
     load_ints,
     load_tuple,
     mul,
+    named,
     splat,
     store,
     store_tuple,
 )
 
-U, DELTA, Z, Y, B, C = (fields.place(name) for name in ("u", "delta", "z", "y", "B", "C"))
-SIZES, ROWS, PIECES, PARTNER = (fields.place(name) for name in ("groups", "dt_scale", "pieces", "partner"))
+laid_out = called_with(3, named(PairScratch))(pair_scratch)
 
 
 @cache
 def pair_source(chunk: int) -> Any:
     """The kernel for chunks of so many states."""
     pitch = 8 * chunk  # bytes of B and C of one token, packed
-    half = 4 * chunk
     chunk_bytes = chunk * ROW
 
     def forward_pair(frame, item, scratch):
         """Scan what an item names both ways; the frame's partner has B, C, D and weights of the second one."""
-        dt, x, u = scratch, scratch + TILE_BYTES, scratch + 2 * TILE_BYTES
-        y, z, zeros, reverse = (
-            scratch + 3 * TILE_BYTES, scratch + 4 * TILE_BYTES, scratch + 5 * TILE_BYTES, scratch + 6 * TILE_BYTES,
-        )  # fmt: skip
-        tokens = scratch + 7 * TILE_BYTES
-        dots = tokens + 8 * TILE
-        _groups, channels, _blocks, states, chunks, softplus, mode, scaled, weighted = load_ints(frame + SIZES, 9)
-        pieces, _table, _table_batch, _slots, ahead = load_ints(frame + PIECES, 5)
-        scale_row, _unscale, rates, _inverse, biases, skips, weights, weight_batch = load_ints(frame + ROWS, 8)
-        partner = load_int(frame + PARTNER)
-        _, _, _, _, _, skips_back, weights_back, _ = load_ints(partner + ROWS, 8)
+        sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
+        pieces, _table, _table_batch, _slots, ahead = walk_of(frame)
+        rows_back = rows_of(rows.partner)
         first_sequence, last_sequence, _, _, first_block, last_block = load_ints(item, 6)
-
-        packed = dots + 8 * TILE  # [direction][chunk][token][B and C]
-        direction_bytes = chunks * TILE * pitch
-        decays = packed + 2 * direction_bytes
-        is_gated, is_scaled, is_weighted, scale = load_int(frame + Z) != 0, scaled != 0, weighted != 0, load(scale_row)
+        dt, x, u, y, z, zeros, reverse, tokens, dots, packed, decays, _end = laid_out(scratch, chunk, sizes.chunks)
+        direction_bytes = sizes.chunks * TILE * pitch
+        is_gated = load_int(frame + Z) != 0
         zero(zeros, TILE)
 
         for sequence in range(first_sequence, last_sequence):
@@ -81,29 +72,26 @@ def pair_source(chunk: int) -> Any:
             for direction in range(2):
                 source = frame
                 if direction == 1:
-                    source = partner
+                    source = rows.partner
                 bc = packed + direction * direction_bytes
-                for k in range(chunks):
-                    n0 = k * chunk
-                    n, to = least(chunk, states - n0), bc + k * TILE * pitch
-                    fetch(to, pitch, chunk, source + B, batch, 0, n0, n, tokens, steps, ahead)
-                    fetch(to + half, pitch, chunk, source + C, batch, 0, n0, n, tokens, steps, ahead)
-                if mode != OWN:
-                    dot_rows(dots + direction * 4 * TILE, reverse, bc, pitch, chunk, chunks, steps)
-            for block in range(first_block, last_block):
-                first, row = block * LANES, block * ROW
-                lanes = least(LANES, channels - first)
+                fetch_coefficients(bc, chunk, sizes, source, batch, 0, tokens, steps, ahead)
+                if has_dots(options.mode, False):
+                    dot_rows(dots + direction * 4 * TILE, reverse, bc, pitch, chunk, sizes.chunks, steps)
+            for number in range(first_block, last_block):
+                block = block_of(sizes, 0, number)
+                first, lanes, row = block.first, block.lanes, block.row
                 u_place = place(u, frame + U, batch, 0, first, lanes, tokens, steps, spacing, ahead)
                 delta = place(dt, frame + DELTA, batch, 0, first, lanes, tokens, steps, spacing, ahead)
                 z_place = u_place
                 if is_gated:
                     z_place = place(z, frame + Z, batch, 0, first, lanes, tokens, steps, spacing, ahead)
                 prepare(
-                    dt, x, delta, u_place, load(biases + row), softplus != 0, is_scaled, scale, tokens, False, steps
-                )
+                    dt, x, delta, u_place, load(rows.bias + row), options.softplus != 0, options.is_scaled != 0,
+                    load(rows.dt_scale), tokens, False, steps,
+                )  # fmt: skip
 
-                for k in range(chunks):
-                    a = load_tuple(rates + row * chunks * chunk + k * chunk_bytes, chunk)
+                for k in range(sizes.chunks):
+                    a = load_tuple(rows.rates + row * sizes.chunks * chunk + k * chunk_bytes, chunk)
                     bc = packed + k * TILE * pitch
                     h = mul(a, splat(0.0))
                     for t in range(steps):
@@ -123,15 +111,15 @@ def pair_source(chunk: int) -> Any:
                             read = add(read, load(reverse + at))
                         store(reverse + at, read)
 
-                if mode != OWN:
+                if has_dots(options.mode, False):
                     add_scaled(y, x, dots, steps)
                     add_scaled(reverse, x, dots + 4 * TILE, steps)
-                weight = load(weights + batch * weight_batch + row)
-                weight_back = load(weights_back + batch * weight_batch + row)
-                skip = fma(load(skips + row), weight, mul(load(skips_back + row), weight_back))
+                weight = load(rows.weight + batch * rows.weight_batch + row)
+                weight_back = load(rows_back.weight + batch * rows.weight_batch + row)
+                skip = fma(load(rows.skip + row), weight, mul(load(rows_back.skip + row), weight_back))
                 for t in range(0, steps, WIDE):
                     there, back_again = load_tuple(y + t * ROW, WIDE), load_tuple(reverse + t * ROW, WIDE)
-                    if is_weighted:
+                    if options.is_weighted != 0:
                         there, back_again = mul(there, weight), mul(back_again, weight_back)
                     store_tuple(y + t * ROW, add(there, back_again))
                 to = place_of_result(y, frame + Y, batch, 0, first, lanes, tokens, steps, spacing, ahead)

@@ -14,15 +14,15 @@ from torch import Tensor
 from umamba_seg.kernels.numba import frame as fields
 from umamba_seg.kernels.numba import memory, work
 from umamba_seg.kernels.numba.compiler import Kernel, load
-from umamba_seg.kernels.numba.frame import LANES, ROW
+from umamba_seg.kernels.numba.frame import LANES
 from umamba_seg.kernels.numba.routes import order_numbers
+from umamba_seg.kernels.numba.scratch import backward_scratch, forward_scratch, pair_scratch
 from umamba_seg.kernels.problem import CHECKPOINT_STEP, Scan, slots
 from umamba_seg.kernels.routes import Order
 
 MODES = {"": fields.INCLUSIVE, "own": fields.OWN, "shift": fields.SHIFT}
 LOG2E = 1.4426950408889634
 LEAST_RATE = 1e-20  # stands for A = 0 where A is divided by; its decays are 1
-TILE_BYTES = CHECKPOINT_STEP * ROW
 
 
 def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,8 +47,12 @@ def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
         if order.table is not None:  # it may name a voxel twice: one thread writes all of a channel
             items = [(first * order.pieces, last * order.pieces, *rest) for first, last, *rest in items]
         most = max(((e - d) * (g - f) for _, _, d, e, f, g in items), default=0)
-        scratch = given.scratch(tiles=7, blocks=most, parts=int(k in pairs))
-        work.run(pair_kernel(given.chunk) if k in pairs else kernel, route.frame(), items, scratch, threads)
+        if k in pairs:
+            scratch = pair_scratch(0, given.chunk, given.chunks).end
+            work.run(pair_kernel(given.chunk), route.frame(), items, scratch, threads)
+        else:
+            scratch = forward_scratch(0, given.chunk, given.chunks, most).end
+            work.run(kernel, route.frame(), items, scratch, threads)
         if states is not None:
             last[k, :, : order.pieces] = states.transpose(-1, -2)
     return target.finished(), last, checkpoints
@@ -93,7 +97,7 @@ def backward(scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: 
         ]
         threads = work.threads_for(scan, order.length)
         most = given.blocks * max((last - first for first, last in plan.groups), default=0)
-        scratch = given.scratch(tiles=10, blocks=most, parts=plan.parts)
+        scratch = backward_scratch(0, given.chunk, given.chunks, plan.parts, most).end
         work.run(kernel, route.frame(), items, scratch, threads)
         for coefficient in coefficients.values():
             coefficient.end(k)
@@ -246,15 +250,6 @@ class _Given:
             return 0
         before = sum(slots(order) for order in self.orders[:k])
         return checkpoints.data_ptr() + 4 * before * self.scan.batch * self.scan.channels * self.scan.states
-
-    def scratch(self, tiles: int, blocks: int, parts: int) -> int:
-        """How many bytes of scratch memory an item of so many blocks and parts needs."""
-        step = CHECKPOINT_STEP
-        packed = self.chunks * step * 8 * self.chunk
-        before = (self.chunks + LANES) * 8 * self.chunk + 4 * ROW
-        states = blocks * (self.chunks * self.chunk + 1) * ROW
-        inner = 2 * step * self.chunk * ROW if parts else 0
-        return tiles * TILE_BYTES + 32 * step + before + (1 + parts) * packed + inner + states
 
     def _states(self, x: Tensor) -> Tensor:
         return memory.state_rows(x, self.groups, self.chunks * self.chunk)

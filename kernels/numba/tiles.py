@@ -10,7 +10,7 @@ from numba import njit, types
 
 from umamba_seg.kernels.numba import frame as fields
 from umamba_seg.kernels.numba.emit import LOG2E
-from umamba_seg.kernels.numba.frame import BFLOAT16, FLOAT32, LANES, ROW
+from umamba_seg.kernels.numba.frame import BFLOAT16, FLOAT32, LANES, ROW, TILE
 from umamba_seg.kernels.numba.words import (
     add,
     broadcast_tuple,
@@ -27,6 +27,7 @@ from umamba_seg.kernels.numba.words import (
     load_tuple,
     mul,
     prefetch,
+    reader,
     sigmoid,
     silu,
     softplus,
@@ -41,16 +42,16 @@ from umamba_seg.kernels.numba.words import (
     sum_rows,
     transpose_block,
 )
-from umamba_seg.kernels.problem import CHECKPOINT_STEP
 
-TILE = CHECKPOINT_STEP
-TILE_BYTES = TILE * ROW
 WIDE = 4
 LN2 = 1 / LOG2E
 
-LOOPS, CUTS, TABLE = fields.place("count_slow"), fields.place("offsets"), fields.place("table")
-
 inline: Any = njit(inline="always")
+
+
+sizes_of, options_of, loops_of, cuts_of, walk_of, rows_of, states_of, sums_of = (
+    reader(kind, fields.place(kind._fields[0])) for kind in fields.KINDS
+)
 
 
 def called_with(integers: int, result: Any = types.void) -> Any:
@@ -59,17 +60,17 @@ def called_with(integers: int, result: Any = types.void) -> Any:
     Told its types, it is not compiled again for constants.
     """
     signature = result(*[types.int64] * integers)
-    return njit([signature], error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return njit([signature], error_model="numpy", no_rewrites=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @inline
 def piece_bounds(frame, piece):
     """The first token of a piece and the token behind it."""
-    offsets, run, window, in_run = load_ints(frame + CUTS, 4)
-    if offsets != 0:
-        return load_int(offsets + 8 * piece), load_int(offsets + 8 * piece + 8)
-    run_begin, place = (piece // in_run) * run, piece % in_run
-    return run_begin + place * window, run_begin + least((place + 1) * window, run)
+    cuts = cuts_of(frame)
+    if cuts.offsets != 0:
+        return load_int(cuts.offsets + 8 * piece), load_int(cuts.offsets + 8 * piece + 8)
+    run_begin, place = (piece // cuts.pieces_of_a_run) * cuts.run, piece % cuts.pieces_of_a_run
+    return run_begin + place * cuts.window, run_begin + least((place + 1) * cuts.window, cuts.run)
 
 
 @called_with(5, types.int64)
@@ -78,13 +79,13 @@ def number_tokens(tokens, frame, batch, first, steps):
 
     Returns how far apart the voxels lie if all of the tile lie as far apart, else 0.
     """
-    table, table_batch = load_ints(frame + TABLE, 2)
-    if table != 0:
-        at = table + batch * table_batch + 8 * first
+    walk = walk_of(frame)
+    if walk.table != 0:
+        at = walk.table + batch * walk.table_batch + 8 * first
         for t in range(steps):
             store_int(tokens + 8 * t, load_int(at + 8 * t))
         return 0
-    _slow, middle, fast, stride_slow, stride_middle, stride_fast, start = load_ints(frame + LOOPS, 7)
+    _slow, middle, fast, stride_slow, stride_middle, stride_fast, start = loops_of(frame)
     k, j, i = first % fast, (first // fast) % middle, first // (fast * middle)
     voxel = start + k * stride_fast + j * stride_middle + i * stride_slow
     for t in range(steps):

@@ -89,11 +89,33 @@ def load_ints(typing: Any, address: Any, count: Any) -> Signature | None:
         return None
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        places = [builder.add(args[0], ir.Constant(I64, 8 * i)) for i in range(n)]
-        values = [builder.load(builder.inttoptr(at, POINTER), align=8, typ=I64) for at in places]
-        return context.make_tuple(builder, signature.return_type, values)
+        return context.make_tuple(builder, signature.return_type, _consecutive(builder, args[0], 0, n))
 
     return types.UniTuple(INT, n)(INT, count), generate
+
+
+def named(kind: Any) -> Any:
+    """Numba's name for a named tuple of int64."""
+    return types.NamedUniTuple(INT, len(kind._fields), kind)
+
+
+def _consecutive(builder: ir.IRBuilder, address: Value, first: int, count: int) -> list[Value]:
+    places = [builder.add(address, ir.Constant(I64, first + 8 * i)) for i in range(count)]
+    return [builder.load(builder.inttoptr(at, POINTER), align=8, typ=I64) for at in places]
+
+
+def reader(kind: Any, place: int) -> Any:
+    """A word that reads a named tuple of int64, `place` bytes behind an address."""
+    result = named(kind)
+
+    @intrinsic
+    def read(typing: Any, address: Any) -> Signature:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            return context.make_tuple(builder, result, _consecutive(builder, args[0], place, result.count))
+
+        return result(INT), generate
+
+    return read
 
 
 @intrinsic

@@ -1,0 +1,121 @@
+"""Where things lie in the scratch memory of a kernel: functions of its address, which are compiled into the kernels.
+
+Called with 0, the last number that they give is how many bytes there are. Tiles are [token][lane] of a block.
+"""
+
+from typing import NamedTuple
+
+from umamba_seg.kernels.numba.frame import ROW, TILE, TILE_BYTES
+
+
+class ForwardScratch(NamedTuple):
+    """Tiles; what all blocks share of a tile, with B and C as [chunk][token]; what blocks keep from tile to tile."""
+
+    dt: int
+    x: int
+    u: int
+    y: int
+    z: int
+    zeros: int
+    products: int
+    tokens: int
+    dots: int
+    packed: int
+    states: int
+    carries: int
+    end: int
+
+
+def forward_scratch(at: int, chunk: int, chunks: int, blocks: int) -> ForwardScratch:
+    """Of an item of so many blocks, with so many chunks of states."""
+    tiles = (at, at + TILE_BYTES, at + 2 * TILE_BYTES, at + 3 * TILE_BYTES, at + 4 * TILE_BYTES)
+    tokens = at + 7 * TILE_BYTES
+    dots = tokens + 8 * TILE
+    packed = dots + 4 * TILE
+    states = packed + chunks * TILE * 8 * chunk
+    carries = states + blocks * chunks * chunk * ROW
+    shared = (at + 5 * TILE_BYTES, at + 6 * TILE_BYTES, tokens, dots, packed)
+    return ForwardScratch(*tiles, *shared, states, carries, carries + blocks * ROW)
+
+
+class PairScratch(NamedTuple):
+    """Tiles; what all blocks share of a tile, B and C as [direction][chunk][token]; the decays of a chunk."""
+
+    dt: int
+    x: int
+    u: int
+    y: int
+    z: int
+    zeros: int
+    reverse: int
+    tokens: int
+    dots: int
+    packed: int
+    decays: int
+    end: int
+
+
+def pair_scratch(at: int, chunk: int, chunks: int) -> PairScratch:
+    """With so many chunks of states."""
+    tiles = (at, at + TILE_BYTES, at + 2 * TILE_BYTES, at + 3 * TILE_BYTES, at + 4 * TILE_BYTES)
+    tokens = at + 7 * TILE_BYTES
+    dots = tokens + 8 * TILE
+    packed = dots + 2 * 4 * TILE
+    decays = packed + 2 * chunks * TILE * 8 * chunk
+    shared = (at + 5 * TILE_BYTES, at + 6 * TILE_BYTES, tokens, dots, packed)
+    return PairScratch(*tiles, *shared, decays, decays + TILE * chunk * ROW)
+
+
+class BackwardScratch(NamedTuple):
+    """Tiles; what all blocks share of a tile, with B and C of its tokens and of the one before; a chunk's recurrence.
+
+    Then dB and dC of each part, and what blocks keep to the next tile: gradients of states, and of outputs behind it.
+    """
+
+    dt: int
+    x: int
+    u: int
+    y: int
+    z: int
+    g: int
+    inner: int
+    gx: int
+    gdt: int
+    products: int
+    tokens: int
+    tokens_before: int
+    dots: int
+    factors: int
+    shifted: int
+    packed_before: int
+    packed: int
+    before: int
+    decays: int
+    kept: int
+    grads: int
+    carries: int
+    shifts: int
+    end: int
+
+
+def backward_scratch(at: int, chunk: int, chunks: int, parts: int, blocks: int) -> BackwardScratch:
+    """Of an item of so many parts and blocks, with so many chunks of states."""
+    tiles = (at, at + TILE_BYTES, at + 2 * TILE_BYTES, at + 3 * TILE_BYTES, at + 4 * TILE_BYTES)
+    more_tiles = (at + 5 * TILE_BYTES, at + 6 * TILE_BYTES, at + 7 * TILE_BYTES, at + 8 * TILE_BYTES)
+    pitch, chunk_bytes = 8 * chunk, chunk * ROW
+    tokens = at + 10 * TILE_BYTES
+    tokens_before = tokens + 8 * TILE
+    dots = tokens_before + ROW
+    factors = dots + 4 * TILE
+    shifted = factors + 4 * TILE
+    packed_before = shifted + ROW
+    packed = packed_before + chunks * pitch
+    before = packed + chunks * TILE * pitch
+    decays = before + chunks * chunk_bytes
+    kept = decays + TILE * chunk_bytes
+    grads = kept + TILE * chunk_bytes
+    carries = grads + parts * chunks * TILE * pitch
+    shifts = carries + blocks * chunks * chunk_bytes
+    shared = (at + 9 * TILE_BYTES, tokens, tokens_before, dots, factors, shifted, packed_before, packed)
+    kept_ones = (before, decays, kept, grads, carries, shifts)
+    return BackwardScratch(*tiles, *more_tiles, *shared, *kept_ones, shifts + blocks * ROW)
