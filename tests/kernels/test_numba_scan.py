@@ -1,5 +1,6 @@
 """What only the numba backend promises: bits that no number of threads changes, and machine code that finds its way."""
 
+import ctypes
 import os
 import stat
 import subprocess
@@ -24,6 +25,8 @@ CASES = [
     Case(1, 300, 12, 5, B=0, C=4, layout="bld"),
     Case(1, 300, 40, 8, layout="bld", ends=(0, 10, 10, 200, 300)),
 ]
+
+MARK = 171
 
 
 def in_float32(case: Case) -> dict[str, torch.Tensor]:
@@ -80,6 +83,32 @@ def test_no_number_of_threads_changes_a_bit_of_a_volume():
         torch.set_num_threads(threads)
         together = outcome(volume, tensors)
         assert [name for name in alone if not torch.equal(alone[name], together[name])] == []
+
+
+def run_watched(kernel, frame, items, scratch, threads):
+    """What `work.run` does, and nothing around the scratch memory is written to."""
+    told = (ctypes.c_int64 * len(frame))(*frame)
+    for item in items:
+        named = (ctypes.c_int64 * len(item))(*item)
+        memory = torch.full((64 + scratch + 4096,), MARK, dtype=torch.uint8)
+        before = -memory.data_ptr() % 64
+        kernel(ctypes.addressof(told), ctypes.addressof(named), memory.data_ptr() + before)
+        assert (memory[:before] == MARK).all()
+        assert (memory[before + scratch :] == MARK).all()
+
+
+@pytest.mark.usefixtures("many_items")
+@pytest.mark.parametrize("states", [1, 4, 8, 17])
+def test_kernels_stay_within_their_scratch_memory(monkeypatch, states):
+    monkeypatch.setattr(work, "run", run_watched)
+    torch.set_num_threads(3)
+    for case in (Case(2, 130, 40, states, layout="bld"), Case(1, 65, 17, states, layout="bdl", reverse=True)):
+        outcome(scan, in_float32(case), **case.options())
+
+    u = torch.randn(1, 3, 8, 17, 20, requires_grad=True)
+    given = {"u": u, "delta": u, "A": -torch.rand(20, states), "B": u[..., :states], "C": u[..., :states]}
+    for options in ({"exclusive": "shift"}, {"exclusive": "own"}, {"exact_gain": True}, {}):
+        scan_volume(**given, routes=["+x", "-x", "zyx"], backend="numba", **options).sum().backward()
 
 
 @pytest.mark.parametrize("exclusive", [None, "own"])
