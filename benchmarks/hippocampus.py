@@ -35,11 +35,17 @@ class Row:
     mixer: str = ""
     patch: str = "40,56,40"
     epochs: int = 12
+    trainer: str = ""
 
     @property
     def plans(self) -> str:
         words = [*self.network.split("_"), *self.mixer.split("_"), "hippocampus"]
         return "".join(word.capitalize() for word in words) + "Plans"
+
+    @property
+    def file(self) -> str:
+        """What its results are called."""
+        return self.plans + self.trainer
 
 
 ROWS = {
@@ -48,6 +54,7 @@ ROWS = {
     "umamba_enc": Row("umamba_enc"),
     "segmamba": Row("segmamba", patch="48,64,48", epochs=4),
     "lightm_unet": Row("lightm_unet", patch="48,64,48", epochs=4),
+    "lightm_unet with Adam": Row("lightm_unet", patch="48,64,48", epochs=4, trainer="nnUNetTrainerLightMUNet"),
 }
 PAIRS = (("umamba_bot without Mamba", "umamba_bot"), ("umamba_bot without Mamba", "umamba_enc"))
 
@@ -84,11 +91,12 @@ def run(name: str, row: Row, raw: Path, workspace: Path, options: argparse.Names
     umamba("splits", NUMBER, "--group", workspace / "people.csv", workspace=workspace)
     length = ("--epochs", options.epochs or row.epochs, "--iterations", options.iterations, "--checkpoint-every", 1)
     precision = ("--precision", options.precision) if options.precision else ()
+    trainer = ("-tr", row.trainer) if row.trainer else ()
     trained = umamba(
-        "train", NUMBER, CONFIGURATION, 0, "-p", row.plans, *length, *precision, "--seed", 1, "--no-validation",
-        workspace=workspace,
+        "train", NUMBER, CONFIGURATION, 0, "-p", row.plans, *trainer, *length, *precision, "--seed", 1,
+        "--no-validation", workspace=workspace,
     )["runs"][0]  # fmt: skip
-    out = workspace / "predictions" / row.plans
+    out = workspace / "predictions" / row.file
     umamba("predict", Path(trained["folder"]).parent, "-i", raw / "imagesTs", "-o", out, workspace=workspace)
     people = workspace / "test_people.csv"
     cases = sorted(path.name.removesuffix(".nii.gz") for path in (raw / "labelsTs").glob("*.nii.gz"))
@@ -111,7 +119,7 @@ def run(name: str, row: Row, raw: Path, workspace: Path, options: argparse.Names
 
 def cases_file(rows_file: Path, row: Row) -> Path:
     """Where the Dice of each case is kept."""
-    return rows_file.with_suffix("") / f"{row.plans}.json"
+    return rows_file.with_suffix("") / f"{row.file}.json"
 
 
 def compared(workspace: Path, rows_file: Path) -> list[dict[str, Any]]:
