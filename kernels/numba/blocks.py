@@ -68,21 +68,16 @@ def states_at(memory, sizes, number):
 
 
 @inline
-def load_chunk(source, chunk, k, sizes, block):
-    """The states of a chunk from memory."""
-    wide, n0 = 4 * sizes.groups * sizes.channels, k * chunk
-    return load_state(source + n0 * wide + block.channel, wide, block.lanes, sizes.states - n0, chunk)
-
-
-@inline
 def load_states(rows, source, chunk, sizes, block):
     """The states of a block from memory; zeros where there is none."""
+    wide = 4 * sizes.groups * sizes.channels
     for k in range(sizes.chunks):
-        to = rows + k * chunk * ROW
+        n0 = k * chunk
+        to, at = rows + n0 * ROW, source + n0 * wide + block.channel
         if source == 0:
             zero(to, chunk)
         else:
-            store_tuple(to, load_chunk(source, chunk, k, sizes, block))
+            store_tuple(to, load_state(at, wide, block.lanes, sizes.states - n0, chunk))
 
 
 @inline

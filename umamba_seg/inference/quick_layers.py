@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from umamba_seg.inference.sums import VALUES_OF_A_THREAD
+
 SIDE_BY_SIDE = 4  # channels, as `_moments` has them
-VALUES_OF_A_THREAD = 2**18  # less is not worth a thread
 ENOUGH = 1000  # numbers other than 0 that a comparison takes
 
 Layer = Callable[[Tensor], Tensor]
