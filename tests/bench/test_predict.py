@@ -11,7 +11,7 @@ import SimpleITK
 import torch
 
 from umamba_seg.bench import predict
-from umamba_seg.bench.predict import DICE, SHARE, Case, agreement, measure, run
+from umamba_seg.bench.predict import DICE, SHARE, Case, NetworkClock, agreement, measure, run
 from umamba_seg.errors import MachineError, UsageError
 
 SPAWNS = """
@@ -64,9 +64,9 @@ def test_the_clock_of_the_network_leaves_other_threads_out():
             sum(range(1000))
         burned.append(time.thread_time())
         has_burned.set()
-        is_measured.wait()  # a thread that has ended is no longer Python's, and for a moment still the system's
+        is_measured.wait()  # one that begins and ends while the clock runs may still be the system's, and would count
 
-    process, network = time.process_time(), predict._seconds_of_network()
+    process, clock = time.process_time(), NetworkClock()
     other = threading.Thread(target=burn)
     other.start()
     with torch.no_grad():
@@ -74,12 +74,34 @@ def test_the_clock_of_the_network_leaves_other_threads_out():
             layer(image)
     stop.set()
     has_burned.wait()
-    network, process = predict._seconds_of_network() - network, time.process_time() - process
+    network, process = clock.seconds(), time.process_time() - process
     is_measured.set()
     other.join()
 
     assert burned[0] > 0.05
     assert network + burned[0] == pytest.approx(process, rel=0.1, abs=0.05)
+
+
+def test_threads_that_end_while_the_clock_runs_take_nothing_from_it():
+    """Neither while they are Python's, nor in the moment after, in which only the system knows them."""
+
+    def burn() -> None:
+        while time.thread_time() < 0.02:
+            sum(range(1000))
+
+    seconds = []
+    for _ in range(20):
+        others = [threading.Thread(target=burn) for _ in range(4)]
+        for other in others:
+            other.start()
+        others[0].join()
+        clock = NetworkClock()
+        for other in others[1:]:
+            other.join()
+        seconds.append(clock.seconds())
+
+    assert min(seconds) > 0
+    assert max(seconds) < 0.02
 
 
 def test_agreement_is_that_worked_out_by_hand(tmp_path):

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -352,9 +352,9 @@ def _run_with_a_clock(notes: Path, arguments: Sequence[str]) -> None:
     forward = TorchBackend.__call__
 
     def timed(backend: TorchBackend, fold: int, tiles: Any) -> Any:
-        before = _seconds_of_network()
+        clock = NetworkClock()
         made = forward(backend, fold, tiles)
-        passes.append(_seconds_of_network() - before)
+        passes.append(clock.seconds())
         return made
 
     TorchBackend.__call__ = timed  # type: ignore[method-assign, assignment]
@@ -365,12 +365,29 @@ def _run_with_a_clock(notes: Path, arguments: Sequence[str]) -> None:
         notes.write_text(json.dumps(passes), "utf-8")
 
 
-def _seconds_of_network() -> float:
-    """CPU seconds of this thread and of those that Python knows nothing of, which are torch's."""
-    own = threading.get_native_id()
-    python = {thread.native_id for thread in threading.enumerate()}
-    files = [task / "schedstat" for task in Path("/proc/self/task").iterdir() if int(task.name) not in python | {own}]
-    return time.thread_time() + sum(int(file.read_text().split()[0]) for file in files) / 1e9
+class NetworkClock:
+    """CPU seconds, from its making on, of this thread and of those that Python knows nothing of, which are torch's."""
+
+    def __init__(self) -> None:
+        self._python = {thread.native_id for thread in threading.enumerate()}
+        self._start = time.thread_time()
+        self._others = _seconds_of_threads()
+
+    def seconds(self) -> float:
+        """So far. A thread of Python that has ended since, but not yet for the system, stays Python's."""
+        own = time.thread_time() - self._start
+        python = self._python | {thread.native_id for thread in threading.enumerate()}
+        others = {thread: seconds for thread, seconds in _seconds_of_threads().items() if thread not in python}
+        return own + sum(seconds - self._others.get(thread, 0.0) for thread, seconds in others.items())
+
+
+def _seconds_of_threads() -> dict[int, float]:
+    """CPU seconds of each thread of this process, by its number."""
+    seconds = {}
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            seconds[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e9
+    return seconds
 
 
 if __name__ == "__main__":
