@@ -33,6 +33,7 @@ from umamba_seg.kernels.numba.tiles import (
     finish_inner,
     finish_outer,
     inline,
+    next_rows,
     number_tokens,
     options_of,
     piece_bounds,
@@ -67,6 +68,7 @@ from umamba_seg.kernels.numba.words import (
     load_tuple,
     mul,
     named,
+    prefetch_rows,
     read_states,
     retreat,
     retreat_exactly,
@@ -127,7 +129,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
         """C of the token before the tile."""
         for k in range(sizes.chunks):
             n, to = least(chunk, sizes.states - k * chunk), s.packed_before + k * pitch + half
-            fetch(to, pitch, chunk, frame + C, batch, group, k * chunk, n, s.tokens_before, 1, 0)
+            fetch(to, pitch, chunk, frame + C, batch, group, k * chunk, n, s.tokens_before, 1)
 
     @called_with(8, types.UniTuple(types.int64, 6))
     def enter(frame, scratch, batch, group, number, run, steps, spacing):
@@ -137,13 +139,13 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
         """
         sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
         walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0, 0), block_of(sizes, group, number)
-        first, lanes, tokens, ahead = block.first, block.lanes, s.tokens, walk.ahead
-        u = place(s.u, frame + U, batch, group, first, lanes, tokens, steps, spacing, ahead)
-        delta = place(s.dt, frame + DELTA, batch, group, first, lanes, tokens, steps, spacing, ahead)
-        g = place(s.g, frame + GRAD_Y, batch, group, first, lanes, tokens, steps, spacing, ahead)
+        first, lanes, tokens = block.first, block.lanes, s.tokens
+        u = place(s.u, frame + U, batch, group, first, lanes, tokens, steps, spacing)
+        delta = place(s.dt, frame + DELTA, batch, group, first, lanes, tokens, steps, spacing)
+        g = place(s.g, frame + GRAD_Y, batch, group, first, lanes, tokens, steps, spacing)
         z, is_gated = u, load_int(frame + Z) != 0
         if is_gated:
-            z = place(s.z, frame + Z, batch, group, first, lanes, tokens, steps, spacing, ahead)
+            z = place(s.z, frame + Z, batch, group, first, lanes, tokens, steps, spacing)
         prepare(
             s.dt, s.x, delta, u, load(rows.bias + block.row), options.softplus != 0, options.is_scaled != 0,
             load(rows.dt_scale), tokens, walk.table != 0, steps,
@@ -152,13 +154,25 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
         add_to(sums_of(frame).grad_skip + run * all_rows(sizes) + block.row, sum_products(s.inner, u, steps))
         return u[0], u[1], g[0], g[1], z[0], z[1]
 
-    @called_with(11)
-    def cross(frame, scratch, group, number, run, steps, u, u_pitch, carried, grads, reads_before):
-        """The recurrence: forward once more from the states in `before`, and back with their gradients `carried`."""
+    @called_with(12)
+    def cross(frame, scratch, batch, group, number, run, steps, u, u_pitch, carried, grads, reads_before):
+        """The recurrence: forward once more from the states in `before`, and back with their gradients `carried`.
+
+        Meanwhile the memory brings what the next tile needs.
+        """
         sizes, rows, sums = sizes_of(frame), rows_of(frame), sums_of(frame)
         s, block, own = laid_out(scratch, chunk, sizes.chunks, 0, 0), block_of(sizes, group, number), splat(0.0)
         if options_of(frame).mode != OWN:
             own = splat(1.0)
+        first, tokens = block.first, s.tokens
+        to_read = (
+            next_rows(frame, U, batch, group, first, tokens), next_rows(frame, DELTA, batch, group, first, tokens),
+            next_rows(frame, Z, batch, group, first, tokens), next_rows(frame, GRAD_Y, batch, group, first, tokens),
+        )  # fmt: skip
+        to_write = (
+            next_rows(frame, DU, batch, group, first, tokens), next_rows(frame, DDELTA, batch, group, first, tokens),
+            next_rows(frame, DZ, batch, group, first, tokens),
+        )  # fmt: skip
         for k in range(sizes.chunks):
             of_chunk, bc = k * chunk_bytes, s.packed + k * tile_pitch
             of_rates = block.row * sizes.chunks * chunk + of_chunk
@@ -168,6 +182,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
                 add_to(s.shifted, read_states(h, s.packed_before + k * pitch))
             for t in range(steps):
                 at, inner_at = t * ROW, t * chunk_bytes
+                prefetch_rows(to_read, load_int(tokens + 8 * t), t)
                 h, read = step(
                     h, a, inverse, load(s.dt + at), load(s.x + at), load(u + t * u_pitch), bc + t * pitch, own,
                     s.decays + inner_at, s.kept + inner_at,
@@ -180,6 +195,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
             for from_end in range(steps):
                 t = steps - 1 - from_end
                 at, inner_at = t * ROW, t * chunk_bytes
+                prefetch_rows(to_write, load_int(tokens + 8 * t), t)
                 carry, grad_a, for_x, for_dt = step_back(
                     carry, grad_a, a, inverse, load(s.inner + at), load(s.dt + at), load(s.x + at),
                     load(u + t * u_pitch), bc + t * pitch, own, s.decays + inner_at, s.kept + inner_at,
@@ -199,7 +215,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
         """From the gradients of x and dt to those of u, delta and z, and what a block's tile gives to others."""
         sizes, options, rows, sums = sizes_of(frame), options_of(frame), rows_of(frame), sums_of(frame)
         walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0, 0), block_of(sizes, group, number)
-        first, lanes, tokens, ahead = block.first, block.lanes, s.tokens, walk.ahead
+        first, lanes, tokens = block.first, block.lanes, s.tokens
         u, g, z, is_gated = (u_at, u_by), (g_at, g_by), (z_at, z_by), load_int(frame + Z) != 0
         weight, skip = load(rows.weight + batch * rows.weight_batch + block.row), load(rows.skip + block.row)
         to_sums = run * all_rows(sizes) + block.row
@@ -215,14 +231,14 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
         if is_gated or sums.grad_weight != 0:
             dz = u
             if is_gated:
-                dz = place_of_result(s.z, frame + DZ, batch, group, first, lanes, tokens, steps, spacing, ahead)
+                dz = place_of_result(s.z, frame + DZ, batch, group, first, lanes, tokens, steps, spacing)
             total = finish_outer(dz, s.y, g, u, z, skip, weight, is_gated, steps)
             if sums.grad_weight != 0:
                 add_to(sums.grad_weight + to_sums, total)
             if is_gated and dz[0] == s.z:
                 put(frame + DZ, 0, batch, group, first, lanes, tokens, steps, s.z, ROW)
-        du = place_of_result(s.gx, frame + DU, batch, group, first, lanes, tokens, steps, spacing, ahead)
-        ddelta = place_of_result(s.gdt, frame + DDELTA, batch, group, first, lanes, tokens, steps, spacing, ahead)
+        du = place_of_result(s.gx, frame + DU, batch, group, first, lanes, tokens, steps, spacing)
+        ddelta = place_of_result(s.gdt, frame + DDELTA, batch, group, first, lanes, tokens, steps, spacing)
         finish_inner(
             du, ddelta, s.gx, s.gdt, s.inner, u, s.dt, skip, options.softplus != 0, load(rows.dt_scale),
             load(rows.dt_unscale), is_exact, steps,
@@ -251,7 +267,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
     def backward(frame, item, scratch):
         """Walk back what an item names, see `Item`."""
         sizes, states, mode = sizes_of(frame), states_of(frame), options_of(frame).mode
-        pieces, _table, _table_batch, slots, ahead = walk_of(frame)
+        walk = walk_of(frame)
         item = Item(*load_ints(item, 10))
         blocks, chunks, run = sizes.blocks, sizes.chunks, item.run
         parts_here, part_bytes = item.last_part - item.first_part, chunks * tile_pitch
@@ -261,7 +277,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
         token_before, spacing = -1, 0
 
         for sequence in range(item.first_sequence, item.last_sequence):
-            batch, piece = sequence // pieces, sequence % pieces
+            batch, piece = sequence // walk.pieces, sequence % walk.pieces
             begin, end = piece_bounds(frame, piece)
             tiles = (end - begin + TILE - 1) // TILE
             grad_initial = states_at(states.grad_initial, sizes, sequence)
@@ -272,7 +288,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
                 steps = least(TILE, end - t0)
                 before = states_at(states.initial, sizes, sequence)  # where the states before this tile are
                 if tile > 0:
-                    before = states_at(states.checkpoints, sizes, batch * slots + t0 // TILE)
+                    before = states_at(states.checkpoints, sizes, batch * walk.slots + t0 // TILE)
                 if back > 0:
                     spacing = number_tokens(s.tokens, frame, batch, t0, steps)
                     if mode == SHIFT:
@@ -281,7 +297,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
                     if back > 0:
                         if token_before >= 0:
                             fetch_before(s, sizes, frame, batch, group)
-                        fetch_coefficients(s.packed, chunk, sizes, frame, batch, group, s.tokens, steps, ahead)
+                        fetch_coefficients(s.packed, chunk, sizes, frame, batch, group, s.tokens, steps)
                         if has_dots(mode, is_exact):
                             dot_rows(s.dots, s.products, s.packed, pitch, chunk, chunks, steps)
                         zero(s.grads, parts_here * part_bytes // ROW)
@@ -304,7 +320,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
                                     store(s.shifted, splat(0.0))
                                 load_states(s.before, before, chunk, sizes, block)
                                 cross(
-                                    frame, scratch, group, number, run, steps, u, u_by, carried, grads,
+                                    frame, scratch, batch, group, number, run, steps, u, u_by, carried, grads,
                                     token_before >= 0,
                                 )  # fmt: skip
                                 leave(

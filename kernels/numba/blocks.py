@@ -38,14 +38,14 @@ def has_dots(mode, is_exact):
 
 
 @inline
-def fetch_coefficients(packed, chunk, sizes, frame, batch, group, tokens, steps, ahead):
+def fetch_coefficients(packed, chunk, sizes, frame, batch, group, tokens, steps):
     """B and C of a tile: [chunk][token], of each token as many of B as a chunk has states, then of C."""
     pitch = 8 * chunk
     for k in range(sizes.chunks):
         n0 = k * chunk
         n, to = least(chunk, sizes.states - n0), packed + k * TILE * pitch
-        fetch(to, pitch, chunk, frame + B, batch, group, n0, n, tokens, steps, ahead)
-        fetch(to + 4 * chunk, pitch, chunk, frame + C, batch, group, n0, n, tokens, steps, ahead)
+        fetch(to, pitch, chunk, frame + B, batch, group, n0, n, tokens, steps)
+        fetch(to + 4 * chunk, pitch, chunk, frame + C, batch, group, n0, n, tokens, steps)
 
 
 @inline

@@ -25,6 +25,7 @@ import llvmlite.binding as llvm
 from platformdirs import user_cache_path
 
 from umamba_seg.kernels.numba.target import target
+from umamba_seg.kernels.problem import CHECKPOINT_STEP
 
 Kernel = Callable[[int, int, int], int]  # (frame, item, scratch), addresses all
 _SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 5)  # ctypes lets other threads run meanwhile
@@ -71,13 +72,13 @@ def kept(name: str) -> Kept | None:
 
 @cache
 def _version() -> str:
-    """Changes whenever machine code would: with our source, the compilers and the processor."""
+    """Changes whenever machine code would: with our source, the one number from outside it, compilers, processor."""
     key = hashlib.sha256()
     for file in sorted(files("umamba_seg.kernels.numba").iterdir(), key=lambda file: file.name):
         if file.name.endswith(".py"):
             key.update(file.read_bytes())
     told = (version("numba"), version("llvmlite"), platform.python_version(), platform.machine(), platform.system())
-    key.update(repr((told, target())).encode())
+    key.update(repr((told, target(), CHECKPOINT_STEP)).encode())
     return key.hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ from umamba_seg.kernels.numba.tiles import (
     WIDE,
     fetch,
     inline,
+    next_rows,
     number_tokens,
     options_of,
     piece_bounds,
@@ -35,6 +36,7 @@ from umamba_seg.kernels.numba.words import (
     load_ints,
     load_tuple,
     mul,
+    prefetch_rows,
     sigmoid,
     silu,
     store,
@@ -129,9 +131,10 @@ def convolution_source() -> Any:
                     lanes, own_taps = least(LANES, channels - first), rows.rates + block * width * ROW
                     copy(buffer, held, kept)
                     if tile < tiles:
-                        fetch(
-                            buffer + kept * ROW, ROW, LANES, frame + U, batch, 0, first, lanes, new, count, walk.ahead
-                        )
+                        upcoming = (next_rows(frame, U, batch, 0, first, new),)
+                        for t in range(count):
+                            prefetch_rows(upcoming, load_int(new + 8 * t), t)
+                        fetch(buffer + kept * ROW, ROW, LANES, frame + U, batch, 0, first, lanes, new, count)
                     else:
                         zero(buffer + kept * ROW, count)
                     copy(held, buffer + count * ROW, kept)
@@ -139,7 +142,7 @@ def convolution_source() -> Any:
                     # row i of the result sees the rows i to i + width - 1 of the buffer, and belongs to row i + before
                     weigh(out, buffer, own_taps, load(rows.bias + block * ROW), width, count)
                     if is_backward != 0:
-                        fetch(g, ROW, LANES, frame + GRAD_Y, batch, 0, first, lanes, results, count, 0)
+                        fetch(g, ROW, LANES, frame + GRAD_Y, batch, 0, first, lanes, results, count)
                         if has_silu != 0:
                             unsilu(g, out, count)
                         place = run * blocks + block

@@ -15,6 +15,7 @@ from umamba_seg.kernels.numba.tiles import (
     dot_rows,
     fetch,
     finish,
+    next_rows,
     number_tokens,
     options_of,
     piece_bounds,
@@ -38,6 +39,7 @@ from umamba_seg.kernels.numba.words import (
     load_ints,
     load_tuple,
     named,
+    prefetch_rows,
     splat,
     store,
     store_tuple,
@@ -61,23 +63,31 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
         """
         sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
         walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number)
-        first, lanes, tokens, ahead = block.first, block.lanes, s.tokens, walk.ahead
-        fetch(s.u, ROW, LANES, frame + U, batch, group, first, lanes, tokens, steps, ahead)
-        fetch(s.dt, ROW, LANES, frame + DELTA, batch, group, first, lanes, tokens, steps, ahead)
+        first, lanes, tokens = block.first, block.lanes, s.tokens
+        fetch(s.u, ROW, LANES, frame + U, batch, group, first, lanes, tokens, steps)
+        fetch(s.dt, ROW, LANES, frame + DELTA, batch, group, first, lanes, tokens, steps)
         if load_int(frame + Z) != 0:
-            fetch(s.z, ROW, LANES, frame + Z, batch, group, first, lanes, tokens, steps, ahead)
+            fetch(s.z, ROW, LANES, frame + Z, batch, group, first, lanes, tokens, steps)
         prepare(
             s.dt, s.x, (s.dt, ROW), (s.u, ROW), load(rows.bias + block.row), options.softplus != 0,
             options.is_scaled != 0, load(rows.dt_scale), tokens, walk.table != 0, steps,
         )  # fmt: skip
 
-    @called_with(6)
-    def cross(frame, scratch, group, number, held, steps):
-        """The recurrence: the states go through a tile; y is what C reads of them."""
+    @called_with(7)
+    def cross(frame, scratch, batch, group, number, held, steps):
+        """The recurrence: the states go through a tile; y is what C reads of them.
+
+        It leaves the memory idle, which meanwhile brings the rows that the next tile needs.
+        """
         sizes, rows = sizes_of(frame), rows_of(frame)
         s, block, own = laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number), splat(0.0)
         if options_of(frame).mode != OWN:
             own = splat(1.0)
+        first, tokens = block.first, s.tokens
+        upcoming = (
+            next_rows(frame, U, batch, group, first, tokens), next_rows(frame, DELTA, batch, group, first, tokens),
+            next_rows(frame, Z, batch, group, first, tokens), next_rows(frame, Y, batch, group, first, tokens),
+        )  # fmt: skip
         for k in range(sizes.chunks):
             states, bc = held + k * chunk_bytes, s.packed + k * TILE * pitch
             at = block.row * sizes.chunks * chunk + k * chunk_bytes
@@ -85,6 +95,7 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
             inverse = load_tuple(rows.inverse_rates + at, chunk)
             for t in range(steps):
                 at = t * ROW
+                prefetch_rows(upcoming, load_int(tokens + 8 * t), t)
                 h, read = step(h, a, inverse, load(s.dt + at), load(s.x + at), load(s.u + at), bc + t * pitch, own)
                 if k > 0:
                     read = add(read, load(s.y + at))
@@ -95,7 +106,7 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
     def leave(frame, scratch, batch, group, number, carry, steps, spacing):
         """What a block's tile gives: skip, weight and gate, and to where it belongs."""
         sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
-        walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number)
+        s, block = laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number)
         first, lanes, tokens = block.first, block.lanes, s.tokens
         dots = s.zeros
         if has_dots(options.mode, is_exact):
@@ -106,7 +117,7 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
             shift(s.y, carry, tokens, steps)
             dots = s.zeros
         weight, skip = load(rows.weight + batch * rows.weight_batch + block.row), load(rows.skip + block.row)
-        to = place_of_result(s.y, frame + Y, batch, group, first, lanes, tokens, steps, spacing, walk.ahead)
+        to = place_of_result(s.y, frame + Y, batch, group, first, lanes, tokens, steps, spacing)
         finish(
             to, s.y, (s.u, ROW), (s.z, ROW), s.x, dots, skip, options.is_weighted != 0, weight,
             load_int(frame + Z) != 0, steps,
@@ -117,7 +128,7 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
     def forward(frame, item, scratch):
         """Scan the sequences, groups and blocks from one number to another that an item names, six int64."""
         sizes, states, mode = sizes_of(frame), states_of(frame), options_of(frame).mode
-        pieces, _table, _table_batch, slots, ahead = walk_of(frame)
+        walk = walk_of(frame)
         first_sequence, last_sequence, first_group, last_group, first_block, last_block = load_ints(item, 6)
         in_item = last_block - first_block
         s = laid_out(scratch, chunk, sizes.chunks, (last_group - first_group) * in_item)
@@ -125,7 +136,7 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
         spacing = 0
 
         for sequence in range(first_sequence, last_sequence):
-            batch, piece = sequence // pieces, sequence % pieces
+            batch, piece = sequence // walk.pieces, sequence % walk.pieces
             begin, end = piece_bounds(frame, piece)
             tiles = (end - begin + TILE - 1) // TILE
             # one round more than there are tiles: the last one has no tokens and stores the last states
@@ -137,12 +148,12 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
                 if is_last:
                     kept = states_at(states.last, sizes, sequence)
                 elif tile > 0:
-                    kept = states_at(states.checkpoints, sizes, batch * slots + t0 // TILE)
+                    kept = states_at(states.checkpoints, sizes, batch * walk.slots + t0 // TILE)
                 if not is_last:
                     spacing = number_tokens(s.tokens, frame, batch, t0, steps)
                 for group in range(first_group, last_group):
                     if not is_last:
-                        fetch_coefficients(s.packed, chunk, sizes, frame, batch, group, s.tokens, steps, ahead)
+                        fetch_coefficients(s.packed, chunk, sizes, frame, batch, group, s.tokens, steps)
                         if has_dots(mode, is_exact):
                             dot_rows(s.dots, s.products, s.packed, pitch, chunk, sizes.chunks, steps)
                     for number in range(first_block, last_block):
@@ -156,7 +167,7 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
                             store_states(kept, held, chunk, sizes, block)
                         if not is_last:
                             enter(frame, scratch, batch, group, number, steps)
-                            cross(frame, scratch, group, number, held, steps)
+                            cross(frame, scratch, batch, group, number, held, steps)
                             leave(frame, scratch, batch, group, number, carry, steps, spacing)
 
     return forward

@@ -13,6 +13,7 @@ LANES = target().lanes
 ROW = 4 * LANES  # bytes of a vector
 TILE = CHECKPOINT_STEP  # tokens
 TILE_BYTES = TILE * ROW
+LINE = 64  # bytes that memory gives at once
 FLOAT32, BFLOAT16, FLOAT16 = range(3)  # how the numbers of an array are stored
 INCLUSIVE, OWN, SHIFT = range(3)  # what a token reads, see `Scan.exclusive`
 

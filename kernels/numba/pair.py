@@ -16,6 +16,7 @@ from umamba_seg.kernels.numba.tiles import (
     called_with,
     dot_rows,
     finish,
+    next_rows,
     number_tokens,
     options_of,
     piece_bounds,
@@ -39,6 +40,7 @@ from umamba_seg.kernels.numba.words import (
     load_tuple,
     mul,
     named,
+    prefetch_rows,
     splat,
     store,
     store_tuple,
@@ -56,7 +58,7 @@ def pair_source(chunk: int) -> Any:
     def forward_pair(frame, item, scratch):
         """Scan what an item names both ways; the frame's partner has B, C, D and weights of the second one."""
         sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
-        pieces, _table, _table_batch, _slots, ahead = walk_of(frame)
+        pieces = walk_of(frame).pieces
         rows_back = rows_of(rows.partner)
         first_sequence, last_sequence, _, _, first_block, last_block = load_ints(item, 6)
         dt, x, u, y, z, zeros, reverse, tokens, dots, packed, decays, _end = laid_out(scratch, chunk, sizes.chunks)
@@ -74,28 +76,33 @@ def pair_source(chunk: int) -> Any:
                 if direction == 1:
                     source = rows.partner
                 bc = packed + direction * direction_bytes
-                fetch_coefficients(bc, chunk, sizes, source, batch, 0, tokens, steps, ahead)
+                fetch_coefficients(bc, chunk, sizes, source, batch, 0, tokens, steps)
                 if has_dots(options.mode, False):
                     dot_rows(dots + direction * 4 * TILE, reverse, bc, pitch, chunk, sizes.chunks, steps)
             for number in range(first_block, last_block):
                 block = block_of(sizes, 0, number)
                 first, lanes, row = block.first, block.lanes, block.row
-                u_place = place(u, frame + U, batch, 0, first, lanes, tokens, steps, spacing, ahead)
-                delta = place(dt, frame + DELTA, batch, 0, first, lanes, tokens, steps, spacing, ahead)
+                u_place = place(u, frame + U, batch, 0, first, lanes, tokens, steps, spacing)
+                delta = place(dt, frame + DELTA, batch, 0, first, lanes, tokens, steps, spacing)
                 z_place = u_place
                 if is_gated:
-                    z_place = place(z, frame + Z, batch, 0, first, lanes, tokens, steps, spacing, ahead)
+                    z_place = place(z, frame + Z, batch, 0, first, lanes, tokens, steps, spacing)
                 prepare(
                     dt, x, delta, u_place, load(rows.bias + row), options.softplus != 0, options.is_scaled != 0,
                     load(rows.dt_scale), tokens, False, steps,
                 )  # fmt: skip
 
+                upcoming = (
+                    next_rows(frame, U, batch, 0, first, tokens), next_rows(frame, DELTA, batch, 0, first, tokens),
+                    next_rows(frame, Z, batch, 0, first, tokens), next_rows(frame, Y, batch, 0, first, tokens),
+                )  # fmt: skip
                 for k in range(sizes.chunks):
                     a = load_tuple(rows.rates + row * sizes.chunks * chunk + k * chunk_bytes, chunk)
                     bc = packed + k * TILE * pitch
                     h = mul(a, splat(0.0))
                     for t in range(steps):
                         at = t * ROW
+                        prefetch_rows(upcoming, load_int(tokens + 8 * t), t)
                         h, read = advance_keeping_decays(
                             h, a, load(dt + at), load(x + at), bc + t * pitch, decays + t * chunk_bytes
                         )
@@ -122,7 +129,7 @@ def pair_source(chunk: int) -> Any:
                     if options.is_weighted != 0:
                         there, back_again = mul(there, weight), mul(back_again, weight_back)
                     store_tuple(y + t * ROW, add(there, back_again))
-                to = place_of_result(y, frame + Y, batch, 0, first, lanes, tokens, steps, spacing, ahead)
+                to = place_of_result(y, frame + Y, batch, 0, first, lanes, tokens, steps, spacing)
                 finish(to, y, u_place, z_place, x, zeros, skip, False, weight, is_gated, steps)
                 if to[0] == y:
                     put(frame + Y, 0, batch, 0, first, lanes, tokens, steps, y, ROW)

@@ -10,7 +10,7 @@ from numba import njit, types
 
 from umamba_seg.kernels.numba import frame as fields
 from umamba_seg.kernels.numba.emit import LOG2E
-from umamba_seg.kernels.numba.frame import BFLOAT16, FLOAT32, LANES, ROW, TILE
+from umamba_seg.kernels.numba.frame import BFLOAT16, FLOAT32, LANES, LINE, ROW, TILE
 from umamba_seg.kernels.numba.words import (
     add,
     broadcast_tuple,
@@ -26,7 +26,6 @@ from umamba_seg.kernels.numba.words import (
     load_rows,
     load_tuple,
     mul,
-    prefetch,
     reader,
     sigmoid,
     silu,
@@ -133,8 +132,8 @@ def store_row(address, value, lanes, kind):
         store_first_float16(address, value, lanes)
 
 
-@called_with(11)
-def fetch(to, pitch, width, source, batch, group, first, lanes, tokens, steps, ahead):
+@called_with(10)
+def fetch(to, pitch, width, source, batch, group, first, lanes, tokens, steps):
     """Gather a tile of `width` channels from `first` on; what is beyond `lanes` is 0, as is a token that is not there.
 
     Either the channels of the source lie side by side, and rows are loaded, or its tokens do: blocks are transposed.
@@ -146,18 +145,14 @@ def fetch(to, pitch, width, source, batch, group, first, lanes, tokens, steps, a
             token = load_int(tokens + 8 * t)
             row = splat(0.0)
             if token >= 0:
-                at = base + token * by_token
-                row = load(at)
-                prefetch(at + ahead * by_token)
+                row = load(base + token * by_token)
             store(to + t * pitch, row)
     elif by_channel == 4 or kind != FLOAT32:
         for t in range(steps):
             token = load_int(tokens + 8 * t)
             row = splat(0.0)
             if token >= 0:
-                at = base + token * by_token
-                row = load_row(at, lanes, kind)
-                prefetch(at + ahead * by_token)
+                row = load_row(base + token * by_token, lanes, kind)
             store_first(to + t * pitch, row, width)
     else:
         for t in range(0, steps, LANES):
@@ -175,29 +170,41 @@ def is_in_place(lanes, by_channel, kind, spacing, steps):
     return spacing != 0 and lanes == LANES and by_channel == 4 and kind == FLOAT32 and steps == TILE
 
 
-@called_with(10, types.UniTuple(types.int64, 2))
-def place(to, source, batch, group, first, lanes, tokens, steps, spacing, ahead):
+@called_with(9, types.UniTuple(types.int64, 2))
+def place(to, source, batch, group, first, lanes, tokens, steps, spacing):
     """Where a tile is and how many bytes its rows are apart: in place if it can be, else fetched into `to`."""
     address, by_batch, by_group, by_token, by_channel, kind = load_ints(source, 6)
     if is_in_place(lanes, by_channel, kind, spacing, steps):
         base = address + batch * by_batch + group * by_group + first * by_channel + load_int(tokens) * by_token
-        for t in range(steps):
-            prefetch(base + (ahead + t * spacing) * by_token)
         return base, spacing * by_token
-    fetch(to, ROW, LANES, source, batch, group, first, lanes, tokens, steps, ahead)
+    fetch(to, ROW, LANES, source, batch, group, first, lanes, tokens, steps)
     return to, ROW
 
 
-@called_with(10, types.UniTuple(types.int64, 2))
-def place_of_result(tile, target, batch, group, first, lanes, tokens, steps, spacing, ahead):
+@called_with(9, types.UniTuple(types.int64, 2))
+def place_of_result(tile, target, batch, group, first, lanes, tokens, steps, spacing):
     """Where results can be written at once, or else `tile`, which has to be `put` where they belong."""
     address, by_batch, by_group, by_token, by_channel, kind, adds = load_ints(target, 7)
     if adds == 0 and is_in_place(lanes, by_channel, kind, spacing, steps):
         base = address + batch * by_batch + group * by_group + first * by_channel + load_int(tokens) * by_token
-        for t in range(steps):
-            prefetch(base + (ahead + t * spacing) * by_token)
         return base, spacing * by_token
     return tile, ROW
+
+
+@called_with(6, types.UniTuple(types.int64, 4))
+def next_rows(frame, array, batch, group, first, tokens):
+    """What `prefetch_rows` asks for of a block's next tile: where it is, and the steps by voxel, by row and by line.
+
+    Rows of channels are a line each, and lie where their voxels do; rows of a channel's tokens are several lines each.
+    Where there is no array it is the frame itself.
+    """
+    address, by_batch, by_group, by_token, by_channel = load_ints(frame + array, 5)
+    if address == 0:
+        return frame, 0, 0, 0
+    base = address + batch * by_batch + group * by_group + first * by_channel + walk_of(frame).ahead * by_token
+    if by_channel <= 4:
+        return base, by_token, 0, 0
+    return base + load_int(tokens) * by_token, 0, by_channel, LINE
 
 
 @called_with(10)

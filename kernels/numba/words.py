@@ -13,7 +13,7 @@ from numba.extending import intrinsic, models, register_model
 
 from umamba_seg.kernels.numba import emit
 from umamba_seg.kernels.numba.emit import I16, I64, LOG2E, POINTER, Emit, Value
-from umamba_seg.kernels.numba.frame import BFLOAT16, FLOAT16, LANES, ROW
+from umamba_seg.kernels.numba.frame import BFLOAT16, FLOAT16, LANES, LINE, ROW, TILE
 from umamba_seg.kernels.numba.target import target
 
 INT = types.int64
@@ -330,9 +330,20 @@ def transpose_block(
 
 
 @intrinsic
-def prefetch(typing: Any, address: Any) -> Signature:
-    """Tell the processor what will be read."""
-    return types.void(INT), _word("prefetch")
+def prefetch_rows(typing: Any, places: Any, voxel: Any, t: Any) -> Signature:
+    """Tell the processor what will be read at token t, at places as `next_rows` gives: a line of memory of each."""
+    lines = ir.Constant(I64, 4 * TILE // LINE)  # of a row of tokens
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        numbers = args[1], builder.udiv(args[2], lines), builder.urem(args[2], lines)
+        for i in range(places.count):
+            address, *steps = (builder.extract_value(args[0], (i, k)) for k in range(4))
+            for number, step in zip(numbers, steps, strict=True):
+                address = builder.add(address, builder.mul(number, step))
+            Emit(builder).prefetch(address)
+        return context.get_dummy_value()
+
+    return types.void(places, INT, INT), generate
 
 
 # arithmetic

@@ -204,6 +204,17 @@ def test_a_damaged_kernel_is_compiled_again(tmp_path: Path, monkeypatch: pytest.
     assert stat.S_ISREG(path.stat().st_mode)
 
 
+def test_a_kernel_of_tiles_of_another_size_is_not_taken_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The size of a tile is compiled into kernels, and does not come from their own source."""
+    monkeypatch.setenv(compiler.FOLDER_VARIABLE, str(tmp_path))
+    compiler._keep("some", compiler.Kept(b"code", 1.5))
+
+    monkeypatch.setattr(compiler, "CHECKPOINT_STEP", compiler.CHECKPOINT_STEP // 2)
+    monkeypatch.setattr(compiler, "_version", compiler._version.__wrapped__)
+
+    assert compiler.kept("some") is None
+
+
 def test_many_processes_can_start_at_once(tmp_path: Path):
     environment = {**os.environ, "UMAMBA_KERNEL_CACHE": str(tmp_path), "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
     command = [sys.executable, "-c", SCAN + "print(x.grad.sum().item())"]
