@@ -6,19 +6,21 @@ Time goes by tiles; in a tile, block after block of channels is scanned, so that
 from functools import cache
 from typing import Any
 
+from numba import types
+
 from umamba_seg.kernels.numba.blocks import block_of, fetch_coefficients, has_dots, load_states, states_at, store_states
-from umamba_seg.kernels.numba.frame import DELTA, LANES, OWN, ROW, SHIFT, TILE, U, Y, Z
+from umamba_seg.kernels.numba.frame import DELTA, OWN, ROW, SHIFT, TILE, U, Y, Z
 from umamba_seg.kernels.numba.scratch import ForwardScratch, forward_scratch
 from umamba_seg.kernels.numba.tiles import (
     add_scaled,
     called_with,
     dot_rows,
-    fetch,
     finish,
     next_rows,
     number_tokens,
     options_of,
     piece_bounds,
+    place,
     place_of_result,
     prepare,
     put,
@@ -55,26 +57,25 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
     chunk_bytes = chunk * ROW
     step = advance_exactly if is_exact else advance
 
-    @called_with(6)
-    def enter(frame, scratch, batch, group, number, steps):
-        """What a block's tile is before the recurrence: u, z, dt and x.
-
-        Copies side by side: rows as far apart as in memory push each other out of the cache.
-        """
+    @called_with(7, types.UniTuple(types.int64, 4))
+    def enter(frame, scratch, batch, group, number, steps, spacing):
+        """What a block's tile is before the recurrence: dt and x. Returns the places of u and z."""
         sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
         walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number)
         first, lanes, tokens = block.first, block.lanes, s.tokens
-        fetch(s.u, ROW, LANES, frame + U, batch, group, first, lanes, tokens, steps)
-        fetch(s.dt, ROW, LANES, frame + DELTA, batch, group, first, lanes, tokens, steps)
+        u = place(s.u, frame + U, batch, group, first, lanes, tokens, steps, spacing)
+        delta = place(s.dt, frame + DELTA, batch, group, first, lanes, tokens, steps, spacing)
+        z = u
         if load_int(frame + Z) != 0:
-            fetch(s.z, ROW, LANES, frame + Z, batch, group, first, lanes, tokens, steps)
+            z = place(s.z, frame + Z, batch, group, first, lanes, tokens, steps, spacing)
         prepare(
-            s.dt, s.x, (s.dt, ROW), (s.u, ROW), load(rows.bias + block.row), options.softplus != 0,
+            s.dt, s.x, delta, u, load(rows.bias + block.row), options.softplus != 0,
             options.is_scaled != 0, load(rows.dt_scale), tokens, walk.table != 0, steps,
         )  # fmt: skip
+        return u[0], u[1], z[0], z[1]
 
-    @called_with(7)
-    def cross(frame, scratch, batch, group, number, held, steps):
+    @called_with(9)
+    def cross(frame, scratch, batch, group, number, held, steps, u, u_pitch):
         """The recurrence: the states go through a tile; y is what C reads of them.
 
         It leaves the memory idle, which meanwhile brings the rows that the next tile needs.
@@ -96,14 +97,16 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
             for t in range(steps):
                 at = t * ROW
                 prefetch_rows(upcoming, load_int(tokens + 8 * t), t)
-                h, read = step(h, a, inverse, load(s.dt + at), load(s.x + at), load(s.u + at), bc + t * pitch, own)
+                h, read = step(
+                    h, a, inverse, load(s.dt + at), load(s.x + at), load(u + t * u_pitch), bc + t * pitch, own
+                )
                 if k > 0:
                     read = add(read, load(s.y + at))
                 store(s.y + at, read)
             store_tuple(states, h)
 
-    @called_with(8)
-    def leave(frame, scratch, batch, group, number, carry, steps, spacing):
+    @called_with(12)
+    def leave(frame, scratch, batch, group, number, carry, steps, spacing, u_at, u_by, z_at, z_by):
         """What a block's tile gives: skip, weight and gate, and to where it belongs."""
         sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
         s, block = laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number)
@@ -119,7 +122,7 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
         weight, skip = load(rows.weight + batch * rows.weight_batch + block.row), load(rows.skip + block.row)
         to = place_of_result(s.y, frame + Y, batch, group, first, lanes, tokens, steps, spacing)
         finish(
-            to, s.y, (s.u, ROW), (s.z, ROW), s.x, dots, skip, options.is_weighted != 0, weight,
+            to, s.y, (u_at, u_by), (z_at, z_by), s.x, dots, skip, options.is_weighted != 0, weight,
             load_int(frame + Z) != 0, steps,
         )  # fmt: skip
         if to[0] == s.y:
@@ -166,8 +169,8 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
                         if kept != 0:
                             store_states(kept, held, chunk, sizes, block)
                         if not is_last:
-                            enter(frame, scratch, batch, group, number, steps)
-                            cross(frame, scratch, batch, group, number, held, steps)
-                            leave(frame, scratch, batch, group, number, carry, steps, spacing)
+                            u, u_by, z, z_by = enter(frame, scratch, batch, group, number, steps, spacing)
+                            cross(frame, scratch, batch, group, number, held, steps, u, u_by)
+                            leave(frame, scratch, batch, group, number, carry, steps, spacing, u, u_by, z, z_by)
 
     return forward
