@@ -114,28 +114,39 @@ def add_to(at, row):
     store(at, add(load(at), row))
 
 
-@cache
-def backward_source(chunk: int, is_exact: bool) -> Any:
-    """The kernel for chunks of so many states, at most half as many as a vector has lanes."""
-    pitch = 8 * chunk  # bytes of B and C of one token, packed
-    half = 4 * chunk
-    tile_pitch = TILE * pitch
-    chunk_bytes = chunk * ROW
-    step = advance_exactly_saving if is_exact else advance_saving
-    step_back = retreat_exactly if is_exact else retreat
+@inline
+def add_products(products, inner, x, steps):
+    """Add inner * x of a block's tile to that of the blocks before: the gradient of C * B of a token."""
+    for t in range(steps):
+        at = t * ROW
+        store(products + at, fma(load(inner + at), load(x + at), load(products + at)))
 
-    @inline
-    def fetch_before(s, sizes, frame, batch, group):
-        """C of the token before the tile."""
-        for k in range(sizes.chunks):
-            n, to = least(chunk, sizes.states - k * chunk), s.packed_before + k * pitch + half
-            fetch(to, pitch, chunk, frame + C, batch, group, k * chunk, n, s.tokens_before, 1)
+
+@inline
+def add_own_products(s, grads, chunk, first, last, steps):
+    """What tokens read of their own input gives to dB and dC: the other one, times the sum of g * x over channels.
+
+    So far it was left out, as the sum C * B is one number for all channels.
+    """
+    sum_lanes(s.factors, s.products, steps)
+    for k in range(first, last):
+        for t in range(steps):
+            at = (k * TILE + t) * 8 * chunk
+            other = swap_halves(load_first(s.packed + at, 2 * chunk), chunk)
+            factor = broadcast_tuple(s.factors + 4 * t, 1)[0]
+            total = fma(other, factor, load_first(grads + at, 2 * chunk))
+            store_first(grads + at, total, 2 * chunk)
+
+
+@cache
+def ends_of_a_tile(chunk: int, is_exact: bool) -> tuple[Any, Any]:
+    """What is done with a block's tile before the recurrence, and what after it."""
 
     @called_with(8, types.UniTuple(types.int64, 6))
-    def enter(frame, scratch, batch, group, number, run, steps, spacing):
+    def enter(frame, scratch, batch, group, number, to_skip, steps, spacing):
         """What a block's tile is before the recurrence: dt and x, and in `inner` the gradient of what it gives.
 
-        Returns the places of u, of the gradient of y, and of z.
+        What goes to the gradient of D is added to a row. Returns the places of u, of the gradient of y, and of z.
         """
         sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
         walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0, 0), block_of(sizes, group, number)
@@ -151,8 +162,67 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
             load(rows.dt_scale), tokens, walk.table != 0, steps,
         )  # fmt: skip
         ungate(s.inner, g, z, load(rows.weight + batch * rows.weight_batch + block.row), is_gated, steps)
-        add_to(sums_of(frame).grad_skip + run * all_rows(sizes) + block.row, sum_products(s.inner, u, steps))
+        add_to(to_skip, sum_products(s.inner, u, steps))
         return u[0], u[1], g[0], g[1], z[0], z[1]
+
+    @called_with(15)
+    def leave(
+        frame, scratch, batch, group, number, to_weight, to_bias, steps, spacing, u_at, u_by, g_at, g_by, z_at, z_by
+    ):
+        """From the gradients of x and dt to those of u, delta and z; what goes to weights and bias is added to rows."""
+        sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
+        wants_weight = sums_of(frame).grad_weight != 0
+        walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0, 0), block_of(sizes, group, number)
+        first, lanes, tokens = block.first, block.lanes, s.tokens
+        u, g, z, is_gated = (u_at, u_by), (g_at, g_by), (z_at, z_by), load_int(frame + Z) != 0
+        weight, skip = load(rows.weight + batch * rows.weight_batch + block.row), load(rows.skip + block.row)
+        if has_dots(options.mode, is_exact):
+            add_scaled(s.y, s.x, s.dots, steps)
+            add_scaled(s.gx, s.inner, s.dots, steps)
+        if options.mode == SHIFT:
+            shift(s.y, s.shifted, tokens, steps)
+            ungate(s.inner, g, z, weight, is_gated, steps)
+        if is_gated or wants_weight:
+            dz = u
+            if is_gated:
+                dz = place_of_result(s.z, frame + DZ, batch, group, first, lanes, tokens, steps, spacing)
+            total = finish_outer(dz, s.y, g, u, z, skip, weight, is_gated, steps)
+            if wants_weight:
+                add_to(to_weight, total)
+            if is_gated and dz[0] == s.z:
+                put(frame + DZ, 0, batch, group, first, lanes, tokens, steps, s.z, ROW)
+        du = place_of_result(s.gx, frame + DU, batch, group, first, lanes, tokens, steps, spacing)
+        ddelta = place_of_result(s.gdt, frame + DDELTA, batch, group, first, lanes, tokens, steps, spacing)
+        finish_inner(
+            du, ddelta, s.gx, s.gdt, s.inner, u, s.dt, skip, options.softplus != 0, load(rows.dt_scale),
+            load(rows.dt_unscale), is_exact, steps,
+        )  # fmt: skip
+        add_to(to_bias, sum_present(s.gdt, tokens, walk.table != 0, steps))
+        if du[0] == s.gx:
+            put(frame + DU, 0, batch, group, first, lanes, tokens, steps, s.gx, ROW)
+        if ddelta[0] == s.gdt:
+            put(frame + DDELTA, 0, batch, group, first, lanes, tokens, steps, s.gdt, ROW)
+
+    return enter, leave
+
+
+@cache
+def backward_source(chunk: int, is_exact: bool) -> Any:
+    """The kernel for chunks of so many states, at most half as many as a vector has lanes."""
+    pitch = 8 * chunk  # bytes of B and C of one token, packed
+    half = 4 * chunk
+    tile_pitch = TILE * pitch
+    chunk_bytes = chunk * ROW
+    step = advance_exactly_saving if is_exact else advance_saving
+    step_back = retreat_exactly if is_exact else retreat
+    enter, leave = ends_of_a_tile(chunk, is_exact)
+
+    @inline
+    def fetch_before(s, sizes, frame, batch, group):
+        """C of the token before the tile."""
+        for k in range(sizes.chunks):
+            n, to = least(chunk, sizes.states - k * chunk), s.packed_before + k * pitch + half
+            fetch(to, pitch, chunk, frame + C, batch, group, k * chunk, n, s.tokens_before, 1)
 
     @called_with(12)
     def cross(frame, scratch, batch, group, number, run, steps, u, u_pitch, carried, grads, reads_before):
@@ -210,64 +280,10 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
             to = sums.grad_rates + run * all_rows(sizes) * sizes.chunks * chunk + of_rates
             store_tuple(to, add(load_tuple(to, chunk), grad_a))
 
-    @called_with(14)
-    def leave(frame, scratch, batch, group, number, run, steps, spacing, u_at, u_by, g_at, g_by, z_at, z_by):
-        """From the gradients of x and dt to those of u, delta and z, and what a block's tile gives to others."""
-        sizes, options, rows, sums = sizes_of(frame), options_of(frame), rows_of(frame), sums_of(frame)
-        walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0, 0), block_of(sizes, group, number)
-        first, lanes, tokens = block.first, block.lanes, s.tokens
-        u, g, z, is_gated = (u_at, u_by), (g_at, g_by), (z_at, z_by), load_int(frame + Z) != 0
-        weight, skip = load(rows.weight + batch * rows.weight_batch + block.row), load(rows.skip + block.row)
-        to_sums = run * all_rows(sizes) + block.row
-        if has_dots(options.mode, is_exact):
-            add_scaled(s.y, s.x, s.dots, steps)
-            add_scaled(s.gx, s.inner, s.dots, steps)
-            for t in range(steps):
-                at = t * ROW
-                store(s.products + at, fma(load(s.inner + at), load(s.x + at), load(s.products + at)))
-        if options.mode == SHIFT:
-            shift(s.y, s.shifted, tokens, steps)
-            ungate(s.inner, g, z, weight, is_gated, steps)
-        if is_gated or sums.grad_weight != 0:
-            dz = u
-            if is_gated:
-                dz = place_of_result(s.z, frame + DZ, batch, group, first, lanes, tokens, steps, spacing)
-            total = finish_outer(dz, s.y, g, u, z, skip, weight, is_gated, steps)
-            if sums.grad_weight != 0:
-                add_to(sums.grad_weight + to_sums, total)
-            if is_gated and dz[0] == s.z:
-                put(frame + DZ, 0, batch, group, first, lanes, tokens, steps, s.z, ROW)
-        du = place_of_result(s.gx, frame + DU, batch, group, first, lanes, tokens, steps, spacing)
-        ddelta = place_of_result(s.gdt, frame + DDELTA, batch, group, first, lanes, tokens, steps, spacing)
-        finish_inner(
-            du, ddelta, s.gx, s.gdt, s.inner, u, s.dt, skip, options.softplus != 0, load(rows.dt_scale),
-            load(rows.dt_unscale), is_exact, steps,
-        )  # fmt: skip
-        add_to(sums.grad_bias + to_sums, sum_present(s.gdt, tokens, walk.table != 0, steps))
-        if du[0] == s.gx:
-            put(frame + DU, 0, batch, group, first, lanes, tokens, steps, s.gx, ROW)
-        if ddelta[0] == s.gdt:
-            put(frame + DDELTA, 0, batch, group, first, lanes, tokens, steps, s.gdt, ROW)
-
-    @inline
-    def add_own_products(s, grads, chunks, steps):
-        """What tokens read of their own input gives to dB and dC: the other one, times the sum of g * x over channels.
-
-        So far it was left out, as the sum C * B is one number for all channels.
-        """
-        sum_lanes(s.factors, s.products, steps)
-        for k in range(chunks):
-            for t in range(steps):
-                at = k * tile_pitch + t * pitch
-                other = swap_halves(load_first(s.packed + at, 2 * chunk), chunk)
-                factor = broadcast_tuple(s.factors + 4 * t, 1)[0]
-                total = fma(other, factor, load_first(grads + at, 2 * chunk))
-                store_first(grads + at, total, 2 * chunk)
-
     def backward(frame, item, scratch):
         """Walk back what an item names, see `Item`."""
         sizes, states, mode = sizes_of(frame), states_of(frame), options_of(frame).mode
-        walk = walk_of(frame)
+        walk, sums = walk_of(frame), sums_of(frame)
         item = Item(*load_ints(item, 10))
         blocks, chunks, run = sizes.blocks, sizes.chunks, item.run
         parts_here, part_bytes = item.last_part - item.first_part, chunks * tile_pitch
@@ -297,7 +313,7 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
                     if back > 0:
                         if token_before >= 0:
                             fetch_before(s, sizes, frame, batch, group)
-                        fetch_coefficients(s.packed, chunk, sizes, frame, batch, group, s.tokens, steps)
+                        fetch_coefficients(s.packed, chunk, 0, chunks, sizes, frame, batch, group, s.tokens, steps)
                         if has_dots(mode, is_exact):
                             dot_rows(s.dots, s.products, s.packed, pitch, chunk, chunks, steps)
                         zero(s.grads, parts_here * part_bytes // ROW)
@@ -310,29 +326,36 @@ def backward_source(chunk: int, is_exact: bool) -> Any:
                             carried, shift_at = s.carries + slot * chunks * chunk_bytes, s.shifts + slot * ROW
                             if back == 0:
                                 store(shift_at, splat(0.0))
-                                load_states(carried, states_at(states.grad_last, sizes, sequence), chunk, sizes, block)
+                                grad_last = states_at(states.grad_last, sizes, sequence)
+                                load_states(carried, grad_last, chunk, 0, chunks, sizes, block)
                             else:
+                                to_sums = run * all_rows(sizes) + block.row
                                 u, u_by, g, g_by, z, z_by = enter(
-                                    frame, scratch, batch, group, number, run, steps, spacing
+                                    frame, scratch, batch, group, number, sums.grad_skip + to_sums, steps, spacing
                                 )
                                 if mode == SHIFT:
                                     shift_back(s.inner, shift_at, s.tokens, steps)
                                     store(s.shifted, splat(0.0))
-                                load_states(s.before, before, chunk, sizes, block)
+                                load_states(s.before, before, chunk, 0, chunks, sizes, block)
                                 cross(
                                     frame, scratch, batch, group, number, run, steps, u, u_by, carried, grads,
                                     token_before >= 0,
                                 )  # fmt: skip
+                                if has_dots(mode, is_exact):
+                                    add_products(s.products, s.inner, s.x, steps)
                                 leave(
-                                    frame, scratch, batch, group, number, run, steps, spacing, u, u_by, g, g_by, z, z_by
-                                )
+                                    frame, scratch, batch, group, number, sums.grad_weight + to_sums,
+                                    sums.grad_bias + to_sums, steps, spacing, u, u_by, g, g_by, z, z_by,
+                                )  # fmt: skip
                             if tile == 0 and grad_initial != 0:
-                                store_states(grad_initial, carried, chunk, sizes, block)
+                                store_states(grad_initial, carried, chunk, 0, chunks, sizes, block)
                         if back > 0 and has_dots(mode, is_exact):
-                            add_own_products(s, grads, chunks, steps)
+                            add_own_products(s, grads, chunk, 0, chunks, steps)
                     if back > 0:
                         add_branches(s.grads, parts_here, part_bytes)
                         to_branch = (item.to_db, item.to_dc)
-                        put_coefficients(s.grads, chunk, sizes, frame, to_branch, batch, group, s.tokens, steps)
+                        put_coefficients(
+                            s.grads, chunk, 0, chunks, sizes, frame, to_branch, batch, group, s.tokens, steps
+                        )
 
     return backward

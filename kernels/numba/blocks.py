@@ -1,6 +1,7 @@
 """What the kernels of the scan share: B and C of a tile, and the states of a block of channels, chunk by chunk.
 
-Rows of states in scratch memory are [chunk][state][lane], those in the memory of tensors [state][channel].
+Rows of states in scratch memory are [chunk][state][lane], those in the memory of tensors [state][channel]. A function
+is told how many states a chunk has, the first chunk that it is for, and the one behind the last.
 """
 
 from typing import NamedTuple
@@ -38,10 +39,10 @@ def has_dots(mode, is_exact):
 
 
 @inline
-def fetch_coefficients(packed, chunk, sizes, frame, batch, group, tokens, steps):
+def fetch_coefficients(packed, chunk, first, last, sizes, frame, batch, group, tokens, steps):
     """B and C of a tile: [chunk][token], of each token as many of B as a chunk has states, then of C."""
     pitch = 8 * chunk
-    for k in range(sizes.chunks):
+    for k in range(first, last):
         n0 = k * chunk
         n, to = least(chunk, sizes.states - n0), packed + k * TILE * pitch
         fetch(to, pitch, chunk, frame + B, batch, group, n0, n, tokens, steps)
@@ -49,10 +50,10 @@ def fetch_coefficients(packed, chunk, sizes, frame, batch, group, tokens, steps)
 
 
 @inline
-def put_coefficients(packed, chunk, sizes, frame, offsets, batch, group, tokens, steps):
+def put_coefficients(packed, chunk, first, last, sizes, frame, offsets, batch, group, tokens, steps):
     """dB and dC of a tile to where they belong, so many bytes behind those of the frame."""
     pitch = 8 * chunk
-    for k in range(sizes.chunks):
+    for k in range(first, last):
         n0 = k * chunk
         n, source = least(chunk, sizes.states - n0), packed + k * TILE * pitch
         put(frame + DB, offsets[0], batch, group, n0, n, tokens, steps, source, pitch)
@@ -68,10 +69,10 @@ def states_at(memory, sizes, number):
 
 
 @inline
-def load_states(rows, source, chunk, sizes, block):
+def load_states(rows, source, chunk, first, last, sizes, block):
     """The states of a block from memory; zeros where there is none."""
     wide = 4 * sizes.groups * sizes.channels
-    for k in range(sizes.chunks):
+    for k in range(first, last):
         n0 = k * chunk
         to, at = rows + n0 * ROW, source + n0 * wide + block.channel
         if source == 0:
@@ -81,10 +82,10 @@ def load_states(rows, source, chunk, sizes, block):
 
 
 @inline
-def store_states(target, rows, chunk, sizes, block):
+def store_states(target, rows, chunk, first, last, sizes, block):
     """The states of a block to memory."""
     wide = 4 * sizes.groups * sizes.channels
-    for k in range(sizes.chunks):
+    for k in range(first, last):
         n0 = k * chunk
         at, h = target + n0 * wide + block.channel, load_tuple(rows + n0 * ROW, chunk)
         store_state(at, wide, block.lanes, sizes.states - n0, h)

@@ -51,14 +51,11 @@ laid_out = called_with(4, named(ForwardScratch))(forward_scratch)
 
 
 @cache
-def forward_source(chunk: int, is_exact: bool) -> Any:
-    """The kernel for chunks of so many states."""
-    pitch = 8 * chunk  # bytes of B and C of one token, packed
-    chunk_bytes = chunk * ROW
-    step = advance_exactly if is_exact else advance
+def ends_of_a_tile(chunk: int, is_exact: bool) -> tuple[Any, Any]:
+    """What is done with a block's tile before the recurrence, and what after it."""
 
-    @called_with(7, types.UniTuple(types.int64, 4))
-    def enter(frame, scratch, batch, group, number, steps, spacing):
+    @called_with(8, types.UniTuple(types.int64, 4))
+    def enter(frame, scratch, batch, group, number, steps, spacing, wants_z):
         """What a block's tile is before the recurrence: dt and x. Returns the places of u and z."""
         sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
         walk, s, block = walk_of(frame), laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number)
@@ -66,13 +63,47 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
         u = place(s.u, frame + U, batch, group, first, lanes, tokens, steps, spacing)
         delta = place(s.dt, frame + DELTA, batch, group, first, lanes, tokens, steps, spacing)
         z = u
-        if load_int(frame + Z) != 0:
+        if wants_z != 0 and load_int(frame + Z) != 0:
             z = place(s.z, frame + Z, batch, group, first, lanes, tokens, steps, spacing)
         prepare(
             s.dt, s.x, delta, u, load(rows.bias + block.row), options.softplus != 0,
             options.is_scaled != 0, load(rows.dt_scale), tokens, walk.table != 0, steps,
         )  # fmt: skip
         return u[0], u[1], z[0], z[1]
+
+    @called_with(12)
+    def leave(frame, scratch, batch, group, number, carry, steps, spacing, u_at, u_by, z_at, z_by):
+        """What a block's tile gives: skip, weight and gate, and to where it belongs."""
+        sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
+        s, block = laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number)
+        first, lanes, tokens = block.first, block.lanes, s.tokens
+        dots = s.zeros
+        if has_dots(options.mode, is_exact):
+            dots = s.dots
+        if options.mode == SHIFT:
+            if has_dots(options.mode, is_exact):
+                add_scaled(s.y, s.x, dots, steps)
+            shift(s.y, carry, tokens, steps)
+            dots = s.zeros
+        weight, skip = load(rows.weight + batch * rows.weight_batch + block.row), load(rows.skip + block.row)
+        to = place_of_result(s.y, frame + Y, batch, group, first, lanes, tokens, steps, spacing)
+        finish(
+            to, s.y, (u_at, u_by), (z_at, z_by), s.x, dots, skip, options.is_weighted != 0, weight,
+            load_int(frame + Z) != 0, steps,
+        )  # fmt: skip
+        if to[0] == s.y:
+            put(frame + Y, 0, batch, group, first, lanes, tokens, steps, s.y, ROW)
+
+    return enter, leave
+
+
+@cache
+def forward_source(chunk: int, is_exact: bool) -> Any:
+    """The kernel for chunks of so many states."""
+    pitch = 8 * chunk  # bytes of B and C of one token, packed
+    chunk_bytes = chunk * ROW
+    step = advance_exactly if is_exact else advance
+    enter, leave = ends_of_a_tile(chunk, is_exact)
 
     @called_with(9)
     def cross(frame, scratch, batch, group, number, held, steps, u, u_pitch):
@@ -105,29 +136,6 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
                 store(s.y + at, read)
             store_tuple(states, h)
 
-    @called_with(12)
-    def leave(frame, scratch, batch, group, number, carry, steps, spacing, u_at, u_by, z_at, z_by):
-        """What a block's tile gives: skip, weight and gate, and to where it belongs."""
-        sizes, options, rows = sizes_of(frame), options_of(frame), rows_of(frame)
-        s, block = laid_out(scratch, chunk, sizes.chunks, 0), block_of(sizes, group, number)
-        first, lanes, tokens = block.first, block.lanes, s.tokens
-        dots = s.zeros
-        if has_dots(options.mode, is_exact):
-            dots = s.dots
-        if options.mode == SHIFT:
-            if has_dots(options.mode, is_exact):
-                add_scaled(s.y, s.x, dots, steps)
-            shift(s.y, carry, tokens, steps)
-            dots = s.zeros
-        weight, skip = load(rows.weight + batch * rows.weight_batch + block.row), load(rows.skip + block.row)
-        to = place_of_result(s.y, frame + Y, batch, group, first, lanes, tokens, steps, spacing)
-        finish(
-            to, s.y, (u_at, u_by), (z_at, z_by), s.x, dots, skip, options.is_weighted != 0, weight,
-            load_int(frame + Z) != 0, steps,
-        )  # fmt: skip
-        if to[0] == s.y:
-            put(frame + Y, 0, batch, group, first, lanes, tokens, steps, s.y, ROW)
-
     def forward(frame, item, scratch):
         """Scan the sequences, groups and blocks from one number to another that an item names, six int64."""
         sizes, states, mode = sizes_of(frame), states_of(frame), options_of(frame).mode
@@ -156,7 +164,9 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
                     spacing = number_tokens(s.tokens, frame, batch, t0, steps)
                 for group in range(first_group, last_group):
                     if not is_last:
-                        fetch_coefficients(s.packed, chunk, sizes, frame, batch, group, s.tokens, steps)
+                        fetch_coefficients(
+                            s.packed, chunk, 0, sizes.chunks, sizes, frame, batch, group, s.tokens, steps
+                        )
                         if has_dots(mode, is_exact):
                             dot_rows(s.dots, s.products, s.packed, pitch, chunk, sizes.chunks, steps)
                     for number in range(first_block, last_block):
@@ -165,11 +175,13 @@ def forward_source(chunk: int, is_exact: bool) -> Any:
                         held, carry = s.states + place * sizes.chunks * chunk_bytes, s.carries + place * ROW
                         if tile == 0:
                             store(carry, splat(0.0))
-                            load_states(held, states_at(states.initial, sizes, sequence), chunk, sizes, block)
+                            load_states(
+                                held, states_at(states.initial, sizes, sequence), chunk, 0, sizes.chunks, sizes, block
+                            )
                         if kept != 0:
-                            store_states(kept, held, chunk, sizes, block)
+                            store_states(kept, held, chunk, 0, sizes.chunks, sizes, block)
                         if not is_last:
-                            u, u_by, z, z_by = enter(frame, scratch, batch, group, number, steps, spacing)
+                            u, u_by, z, z_by = enter(frame, scratch, batch, group, number, steps, spacing, 1)
                             cross(frame, scratch, batch, group, number, held, steps, u, u_by)
                             leave(frame, scratch, batch, group, number, carry, steps, spacing, u, u_by, z, z_by)
 

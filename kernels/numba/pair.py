@@ -76,7 +76,7 @@ def pair_source(chunk: int) -> Any:
                 if direction == 1:
                     source = rows.partner
                 bc = packed + direction * direction_bytes
-                fetch_coefficients(bc, chunk, sizes, source, batch, 0, tokens, steps)
+                fetch_coefficients(bc, chunk, 0, sizes.chunks, sizes, source, batch, 0, tokens, steps)
                 if has_dots(options.mode, False):
                     dot_rows(dots + direction * 4 * TILE, reverse, bc, pitch, chunk, sizes.chunks, steps)
             for number in range(first_block, last_block):

@@ -4,8 +4,10 @@ Routes are done one after the other, each by all threads; a route's outputs go w
 the routes before left there. The kernels walk tensors where they are: no direction or axis costs a copy.
 """
 
+import os
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -30,7 +32,6 @@ def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
     given = _Given(scan, is_backward=False)
     y, last, checkpoints = scan.new_y(), scan.new_last_state(), scan.new_checkpoints()
     target = memory.Target(y, scan.space, given.groups, given.is_row, given.orders)
-    kernel = forward_kernel(given.chunk, scan.exact_gain)
     pairs = given.pairs()
     for k, order in enumerate(given.orders):
         if k - 1 in pairs:
@@ -41,18 +42,8 @@ def forward(scan: Scan) -> tuple[Tensor, Tensor, Tensor]:
         route.numbers |= {"last": route.address(states), "checkpoints": given.checkpoints_of(k, checkpoints)}
         if k in pairs:
             route.numbers["partner"] = route.address(torch.tensor(given.route(k + 1, route.held).frame()))
-        threads = work.threads_for(scan, order.length)
-        sequences = scan.batch if order.table is not None else scan.batch * order.pieces
-        items = work.forward_items(sequences, given.groups, given.blocks, threads)
-        if order.table is not None:  # it may name a voxel twice: one thread writes all of a channel
-            items = [(first * order.pieces, last * order.pieces, *rest) for first, last, *rest in items]
-        most = max(((e - d) * (g - f) for _, _, d, e, f, g in items), default=0)
-        if k in pairs:
-            scratch = pair_scratch(0, given.chunk, given.chunks).end
-            work.run(pair_kernel(given.chunk), route.frame(), items, scratch, threads)
-        else:
-            scratch = forward_scratch(0, given.chunk, given.chunks, most).end
-            work.run(kernel, route.frame(), items, scratch, threads)
+        walk = _walk_both_ways if k in pairs else _walk
+        walk(given, route, order)
         if states is not None:
             last[k, :, : order.pieces] = states.transpose(-1, -2)
     return target.finished(), last, checkpoints
@@ -72,7 +63,6 @@ def backward(scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: 
     }
     coefficients = {name: _CoefficientGradient(given, gradients[name]) for name in ("B", "C")}
     sums = _Sums(given, gradients)
-    kernel = backward_kernel(given.chunk, scan.exact_gain)
     for k, order in enumerate(given.orders):
         route, plan = given.route(k), _BackwardPlan(given, order)
         states_shape = (scan.batch, order.pieces, scan.states, scan.channels)
@@ -89,16 +79,7 @@ def backward(scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: 
             "grad_initial": route.address(grad_initial),
             "grad_last": route.address(grad_states),
         } | sums.begin(plan.runs)
-        items = [
-            (*sequences, *groups, *parts, run, plan.parts, *(to[i] + by_run * run for _, to, by_run in steps.values()))
-            for run, sequences in enumerate(plan.sequences)
-            for groups in plan.groups
-            for i, parts in enumerate(plan.branches)
-        ]
-        threads = work.threads_for(scan, order.length)
-        most = given.blocks * max((last - first for first, last in plan.groups), default=0)
-        scratch = backward_scratch(0, given.chunk, given.chunks, plan.parts, most).end
-        work.run(kernel, route.frame(), items, scratch, threads)
+        _walk_back(given, route, order, plan, [(to, by_run) for _, to, by_run in steps.values()])
         for coefficient in coefficients.values():
             coefficient.end(k)
         sums.end(k, scan.batch)
@@ -114,10 +95,94 @@ def backward(scan: Scan, checkpoints: Tensor, grad_y: Tensor | None, grad_last: 
     return gradients
 
 
+def _walk(given: "_Given", route: "_Route", order: Order) -> None:
+    """Do a route, forward: an item of work has whole blocks, or else a team of threads has each of them."""
+    threads, exact = work.threads_for(given.scan, order.length), given.scan.exact_gain
+    items = _forward_items(given, order, threads)
+    team = given.team(order, len(items), given.scan.batch * order.pieces * given.groups * given.blocks, threads)
+    if team.members == 1:
+        most = max(((e - d) * (g - f) for _, _, d, e, f, g in items), default=0)
+        scratch = forward_scratch(0, given.chunk, given.chunks, most).end
+        work.run(forward_kernel(given.chunk, exact), route.frame(), items, scratch, threads)
+    else:
+        blocks = [(sequence, group, block) for sequence, _, group, _, block, _ in items]
+        teams = work.Teams(blocks, team, given.chunks * given.chunk, prepared=2, sums=1)
+        scratch = 2 * forward_scratch(0, given.chunk, given.chunks, 1).end
+        kernel = forward_team_kernel(given.chunk, team.share, exact)
+        work.run(kernel, route.frame(), teams.items, scratch, len(teams.items), teams)
+
+
+def _walk_both_ways(given: "_Given", route: "_Route", order: Order) -> None:
+    """Do lines there and back."""
+    threads = work.threads_for(given.scan, order.length)
+    scratch = pair_scratch(0, given.chunk, given.chunks).end
+    work.run(pair_kernel(given.chunk), route.frame(), _forward_items(given, order, threads), scratch, threads)
+
+
+def _forward_items(given: "_Given", order: Order, threads: int) -> list[tuple[int, ...]]:
+    if order.table is None:
+        return work.forward_items(given.scan.batch * order.pieces, given.groups, given.blocks, threads)
+    # it may name a voxel twice: one thread writes all of a channel
+    items = work.forward_items(given.scan.batch, given.groups, given.blocks, threads)
+    return [(first * order.pieces, last * order.pieces, *rest) for first, last, *rest in items]
+
+
+def _walk_back(
+    given: "_Given", route: "_Route", order: Order, plan: "_BackwardPlan", to_branches: list[tuple[list[int], int]]
+) -> None:
+    """Do a route, backward.
+
+    Args:
+        given: The inputs.
+        route: What the kernel is told.
+        order: Of the tokens.
+        plan: How it is cut.
+        to_branches: Of dB, then of dC, how many bytes each branch and the next run lie behind what the kernel is told.
+    """
+    threads, exact = work.threads_for(given.scan, order.length), given.scan.exact_gain
+    cut = list(product(enumerate(plan.sequences), plan.groups, enumerate(plan.branches)))
+    sums = [[to[i] + by_run * run for to, by_run in to_branches] for (run, _), _, (i, _) in cut]
+    team = given.team(order, len(cut), given.scan.batch * order.pieces * given.groups * plan.parts, threads)
+    if team.members == 1:
+        items = [
+            (*sequences, *groups, *parts, run, plan.parts, *to)
+            for ((run, sequences), groups, (_, parts)), to in zip(cut, sums, strict=True)
+        ]
+        most = given.blocks * max((last - first for first, last in plan.groups), default=0)
+        scratch = backward_scratch(0, given.chunk, given.chunks, plan.parts, most).end
+        work.run(backward_kernel(given.chunk, exact), route.frame(), items, scratch, threads)
+    else:
+        parts = work.cut(given.blocks, plan.parts)
+        most = max(last - first for first, last in parts)
+        totals = torch.empty(len(cut), -(-order.length // CHECKPOINT_STEP) * most, 3, LANES)
+        blocks = [
+            (sequence, group, *parts[part], run, *to, kept.data_ptr())
+            for ((run, (sequence, _)), (group, _), (_, (part, _))), to, kept in zip(cut, sums, totals, strict=True)
+        ]
+        teams = work.Teams(blocks, team, given.chunks * given.chunk, prepared=3, sums=3)
+        scratch = 2 * backward_scratch(0, given.chunk, given.chunks, 1, most).end
+        kernel = backward_team_kernel(given.chunk, team.share, exact)
+        work.run(kernel, route.frame(), teams.items, scratch, len(teams.items), teams)
+
+
 @cache
 def forward_kernel(chunk: int, is_exact: bool) -> Kernel:
     """The kernel for chunks of so many states, loaded or compiled."""
     return load(kernel_name("forward", chunk, is_exact), partial(_make, "forward", chunk, is_exact))
+
+
+@cache
+def forward_team_kernel(chunk: int, share: int, is_exact: bool) -> Kernel:
+    """The kernel of a member of a team, loaded or compiled."""
+    name = kernel_name(f"forward-team-of-{share}", chunk, is_exact)
+    return load(name, partial(_make, "forward-team", chunk, is_exact, share))
+
+
+@cache
+def backward_team_kernel(chunk: int, share: int, is_exact: bool) -> Kernel:
+    """The kernel of a member of a team, loaded or compiled."""
+    name = kernel_name(f"backward-team-of-{share}", chunk, is_exact)
+    return load(name, partial(_make, "backward-team", chunk, is_exact, share))
 
 
 @cache
@@ -137,12 +202,20 @@ def kernel_name(direction: str, chunk: int, is_exact: bool = False) -> str:
     return f"{direction}-{chunk}{'-exact' * is_exact}"
 
 
-def _make(name: str, chunk: int, is_exact: bool) -> Any:
+def _make(name: str, chunk: int, is_exact: bool, share: int = 0) -> Any:
     # these bring numba, which is needed only to compile
     if name == "pair":
         from umamba_seg.kernels.numba.pair import pair_source
 
         return pair_source(chunk)
+    if name == "forward-team":
+        from umamba_seg.kernels.numba.forward_team import forward_team_source
+
+        return forward_team_source(chunk, share, is_exact)
+    if name == "backward-team":
+        from umamba_seg.kernels.numba.backward_team import backward_team_source
+
+        return backward_team_source(chunk, share, is_exact)
     if name == "forward":
         from umamba_seg.kernels.numba.forward import forward_source as make
     else:
@@ -212,6 +285,13 @@ class _Given:
         is_one_piece = one.run == one.window == two.run == two.window == one.counts[2] <= CHECKPOINT_STEP
         slow = one.counts == two.counts and one.strides[:2] == two.strides[:2]
         return is_one_piece and slow and one.strides[2] == -two.strides[2] and one.counts[2] > 1
+
+    def team(self, order: Order, items: int, blocks: int, threads: int) -> work.Team:
+        """How many threads share an item, once each is one of all the blocks of sequences."""
+        cannot_wait = not hasattr(os, "sched_yield")
+        if items < blocks or order.table is not None or self.scan.exclusive == "shift" or cannot_wait:
+            return work.Team(1, self.chunk)
+        return work.team_for(items, self.chunks * self.chunk, self.chunk, threads)
 
     def route(self, k: int, held: list[Tensor] | None = None) -> _Route:
         """The inputs of one route; what must stay in memory is added to `held`."""

@@ -38,6 +38,23 @@ def forward_scratch(at: int, chunk: int, chunks: int, blocks: int) -> ForwardScr
     return ForwardScratch(*tiles, *shared, states, carries, carries + blocks * ROW)
 
 
+SHARES = (16, 8, 4)  # states; a sum over states adds up those of fours first, and then two and two of these
+AHEAD, BEHIND = 2, 3  # rounds between the preparation of a tile and its recurrence, and then until it is finished
+SLOTS = 8  # tiles that a ring holds, more than there are rounds between
+PROGRESS = 128  # bytes for the progress of a member: no line that another one writes, nor the one fetched along with it
+PAGE = 4096  # bytes; processors take a load for that of a store not yet done if the addresses differ by whole pages
+
+
+def ring_head(shares: int) -> int:
+    """Bytes of what members have done, [member], at most as many as there are shares, in a ring; see `team`."""
+    return -(-shares * PROGRESS // PAGE) * PAGE
+
+
+def slot_bytes(shares: int, prepared: int, sums: int) -> int:
+    """Bytes of a tile in a ring: what is prepared of it, [token][lane] each, then [sum][share][token][lane]."""
+    return (prepared + sums * shares) * TILE_BYTES
+
+
 class PairScratch(NamedTuple):
     """Tiles; what all blocks share of a tile, B and C as [direction][chunk][token]; the decays of a chunk."""
 

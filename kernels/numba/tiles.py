@@ -191,9 +191,15 @@ def place_of_result(tile, target, batch, group, first, lanes, tokens, steps, spa
     return tile, ROW
 
 
-@called_with(6, types.UniTuple(types.int64, 4))
+@inline
 def next_rows(frame, array, batch, group, first, tokens):
-    """What `prefetch_rows` asks for of a block's next tile: where it is, and the steps by voxel, by row and by line.
+    """`rows_ahead` of the next tile."""
+    return rows_ahead(frame, array, batch, group, first, tokens, 1)
+
+
+@called_with(7, types.UniTuple(types.int64, 4))
+def rows_ahead(frame, array, batch, group, first, tokens, tiles):
+    """What `prefetch_rows` asks for of a block's tile some tiles ahead: where it is, and the steps by voxel, row, line.
 
     Rows of channels are a line each, and lie where their voxels do; rows of a channel's tokens are several lines each.
     Where there is no array it is the frame itself.
@@ -201,7 +207,7 @@ def next_rows(frame, array, batch, group, first, tokens):
     address, by_batch, by_group, by_token, by_channel = load_ints(frame + array, 5)
     if address == 0:
         return frame, 0, 0, 0
-    base = address + batch * by_batch + group * by_group + first * by_channel + walk_of(frame).ahead * by_token
+    base = address + batch * by_batch + group * by_group + first * by_channel + tiles * walk_of(frame).ahead * by_token
     if by_channel <= 4:
         return base, by_token, 0, 0
     return base + load_int(tokens) * by_token, 0, by_channel, LINE
@@ -290,6 +296,13 @@ def zero(rows, count):
     """Fill a number of vectors with zero."""
     for i in range(count):
         store(rows + i * ROW, splat(0.0))
+
+
+@inline
+def copy(to, rows, pitch, steps):
+    """The rows of a tile, `pitch` bytes apart, to another one."""
+    for t in range(steps):
+        store(to + t * ROW, load(rows + t * pitch))
 
 
 @inline

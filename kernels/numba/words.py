@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic, models, register_model
 
 from umamba_seg.kernels.numba import emit
-from umamba_seg.kernels.numba.emit import I16, I64, LOG2E, POINTER, Emit, Value
+from umamba_seg.kernels.numba.emit import I16, I32, I64, LOG2E, POINTER, Emit, Value
 from umamba_seg.kernels.numba.frame import BFLOAT16, FLOAT16, LANES, LINE, ROW, TILE
 from umamba_seg.kernels.numba.target import target
 
@@ -346,6 +346,42 @@ def prefetch_rows(typing: Any, places: Any, voxel: Any, t: Any) -> Signature:
     return types.void(places, INT, INT), generate
 
 
+# between threads
+
+
+@intrinsic
+def publish(typing: Any, address: Any, value: Any) -> Signature:
+    """An int64 to an address: who looks and finds it also finds all that was stored before."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        # an exchange; llvmlite's atomic store does not know pointers without a type
+        builder.atomic_rmw("xchg", builder.inttoptr(args[0], POINTER), args[1], "release")
+        return context.get_dummy_value()
+
+    return types.void(INT, INT), generate
+
+
+@intrinsic
+def look(typing: Any, address: Any) -> Signature:
+    """The int64 that was last published at an address."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(builder.inttoptr(args[0], POINTER), "acquire", 8, typ=I64)
+
+    return INT(INT), generate
+
+
+@intrinsic
+def give_way(typing: Any) -> Signature:
+    """Let another thread run if one waits for this processor."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        Emit(builder).call("sched_yield", I32)
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 # arithmetic
 
 
@@ -401,6 +437,17 @@ def sigmoid(typing: Any, x: Any) -> Signature:
 def silu(typing: Any, x: Any) -> Signature:
     """x * sigmoid(x)."""
     return _arithmetic("silu", x)
+
+
+@intrinsic
+def total(typing: Any, rows: Any) -> Signature:
+    """The sum of the vectors of a tuple, in the order in which `advance` adds up."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        e = Emit(builder)
+        return e.total(e.items(args[0], rows.count))
+
+    return VECTOR(rows), generate
 
 
 @intrinsic

@@ -5,13 +5,16 @@ Threads live as long as a call: nothing is left behind that a fork could break, 
 
 import ctypes
 import math
+import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
+from typing import NamedTuple
 
 import torch
 
 from umamba_seg.kernels.numba.compiler import Kernel
+from umamba_seg.kernels.numba.scratch import PAGE, PROGRESS, SHARES, SLOTS, ring_head, slot_bytes
 from umamba_seg.kernels.problem import Scan
 
 UPDATES_OF_A_THREAD = 2**20  # states times tokens, a third of a millisecond; a thread is started in a tenth of that
@@ -73,26 +76,94 @@ def branches_for(runs: int, parts: int, threads: int) -> int:
     return wanted
 
 
-def run(kernel: Kernel, frame: Sequence[int], items: Iterable[Sequence[int]], scratch: int, threads: int) -> None:
-    """Do all items, each with scratch memory of so many bytes."""
+class Team(NamedTuple):
+    """How many threads do a block of a sequence together, and how many states each share has that they deal out."""
+
+    members: int
+    share: int
+
+
+def team_for(blocks: int, states: int, chunk: int, threads: int) -> Team:
+    """No more members than there are processors for, nor than make a member's work less.
+
+    Args:
+        blocks: How many there are, all to be done at once.
+        states: Of a channel, filled up to whole chunks.
+        chunk: How many states a chunk has.
+        threads: How many there may be in all.
+    """
+    most = max(1, min(threads, processors()) // max(blocks, 1))
+    share = next((size for size in SHARES if size <= chunk and states // size >= most), SHARES[-1])
+    shares = states // share
+    of_a_member = -(-shares // min(most, shares))
+    return Team(-(-shares // of_a_member), share)
+
+
+class Teams:
+    """The items of work of teams, and the memory that each team shares; see `team`.
+
+    Args:
+        blocks: What each team does: numbers that its members are told first.
+        team: How many members each has.
+        states: How many they deal out.
+        prepared: How much of a tile they prepare for each other.
+        sums: Of how many sums over the states they have shares.
+    """
+
+    def __init__(self, blocks: Sequence[tuple[int, ...]], team: Team, states: int, prepared: int, sums: int) -> None:
+        shares = states // team.share
+        size = ring_head(shares) + SLOTS * slot_bytes(shares, prepared, sums)
+        memory = torch.empty(len(blocks) * size + PAGE, dtype=torch.uint8)
+        rings = memory[-memory.data_ptr() % PAGE :][: len(blocks) * size].view(len(blocks), size)
+        self._progress = rings[:, : shares * PROGRESS].zero_()
+        self.items = [
+            (*block, member, team.members, *span, ring.data_ptr())
+            for block, ring in zip(blocks, rings, strict=True)
+            for member, span in enumerate(cut(shares, team.members))
+        ]
+
+    def release(self) -> None:
+        """Let nobody wait for anybody any more: what they compute is lost."""
+        self._progress.fill_(0x7F)
+
+
+def processors() -> int:
+    """How many processors there are for us: members wait for each other, so that each of them should have one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(
+    kernel: Kernel, frame: Sequence[int], items: Sequence[Sequence[int]], scratch: int, threads: int,
+    teams: Teams | None = None,
+) -> None:  # fmt: skip
+    """Do all items, each with scratch memory of so many bytes; those of teams all at once."""
     told = (ctypes.c_int64 * len(frame))(*frame)
     queue = iter([(ctypes.c_int64 * len(item))(*item) for item in items])
     failures: list[BaseException] = []
 
+    def give_up(fault: BaseException) -> None:
+        failures.append(fault)
+        if teams is not None:
+            teams.release()
+
     def work() -> None:
-        memory = torch.empty(scratch + 128, dtype=torch.uint8)
-        address = (memory.data_ptr() + 63) & ~63
         try:
+            memory = torch.empty(scratch + PAGE, dtype=torch.uint8)
+            address = memory.data_ptr() + -memory.data_ptr() % PAGE
             for item in queue:  # a list's iterator gives each item to one thread
                 kernel(ctypes.addressof(told), ctypes.addressof(item), address)
         except BaseException as fault:  # told to the caller below
-            failures.append(fault)
+            give_up(fault)
 
     others = [threading.Thread(target=work) for _ in range(threads - 1)]
+    try:
+        for other in others:
+            other.start()
+        work()
+    except BaseException as fault:  # there may be no more threads
+        give_up(fault)
     for other in others:
-        other.start()
-    work()
-    for other in others:
-        other.join()
+        if other.ident is not None:  # it was started
+            other.join()
     if failures:
         raise failures[0]

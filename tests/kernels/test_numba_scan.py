@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -85,23 +86,34 @@ def test_no_number_of_threads_changes_a_bit_of_a_volume():
         assert [name for name in alone if not torch.equal(alone[name], together[name])] == []
 
 
-def run_watched(kernel, frame, items, scratch, threads):
-    """What `work.run` does, and nothing around the scratch memory is written to."""
+def run_watched(kernel, frame, items, scratch, threads, teams=None):
+    """What `work.run` does, all items at once, and nothing around the scratch memory is written to."""
     told = (ctypes.c_int64 * len(frame))(*frame)
-    for item in items:
-        named = (ctypes.c_int64 * len(item))(*item)
-        memory = torch.full((64 + scratch + 4096,), MARK, dtype=torch.uint8)
-        before = -memory.data_ptr() % 64
-        kernel(ctypes.addressof(told), ctypes.addressof(named), memory.data_ptr() + before)
-        assert (memory[:before] == MARK).all()
-        assert (memory[before + scratch :] == MARK).all()
+    named = [(ctypes.c_int64 * len(item))(*item) for item in items]
+    memories = [torch.full((64 + scratch + 4096,), MARK, dtype=torch.uint8) for _ in items]
+    before = [-memory.data_ptr() % 64 for memory in memories]
+    workers = [
+        threading.Thread(
+            target=kernel, args=(ctypes.addressof(told), ctypes.addressof(item), memory.data_ptr() + first)
+        )
+        for item, memory, first in zip(named, memories, before, strict=True)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for memory, first in zip(memories, before, strict=True):
+        assert (memory[:first] == MARK).all()
+        assert (memory[first + scratch :] == MARK).all()
 
 
 @pytest.mark.usefixtures("many_items")
 @pytest.mark.parametrize("states", [1, 4, 8, 17])
-def test_kernels_stay_within_their_scratch_memory(monkeypatch, states):
+@pytest.mark.parametrize("threads", [3, 16])
+def test_kernels_stay_within_their_scratch_memory(monkeypatch, states, threads):
     monkeypatch.setattr(work, "run", run_watched)
-    torch.set_num_threads(3)
+    monkeypatch.setattr(work, "processors", lambda: 16)
+    torch.set_num_threads(threads)
     for case in (Case(2, 130, 40, states, layout="bld"), Case(1, 65, 17, states, layout="bdl", reverse=True)):
         outcome(scan, in_float32(case), **case.options())
 

@@ -1,6 +1,7 @@
 """Each word of the vector kernels by itself, on ranges that hold the extremes."""
 
 import math
+import threading
 
 import pytest
 import torch
@@ -127,3 +128,44 @@ def test_halves_change_places():
     swapped(row.data_ptr(), got.data_ptr())
 
     assert got.tolist() == [*range(half, LANES), *range(half)]
+
+
+def test_vectors_are_added_up_by_halves():
+    rows = torch.tensor([1.0, 1e8, 3.0, -1e8])[:, None].repeat(1, LANES)
+
+    @numba.njit
+    def run(source, to):
+        words.store(to, words.total(words.load_tuple(source, 4)))
+
+    total = torch.empty(LANES)
+    run(rows.data_ptr(), total.data_ptr())
+
+    assert torch.equal(total, (rows[0] + rows[1]) + (rows[2] + rows[3]))
+
+
+def test_a_thread_that_looks_finds_what_was_stored_before_it_was_published():
+    @numba.njit(nogil=True)
+    def tell(at, count):
+        for k in range(count):
+            words.store_int(at + 128, k)
+            words.publish(at, k + 1)
+            while words.look(at + 256) < k + 1:
+                words.give_way()
+
+    @numba.njit(nogil=True)
+    def hear(at, count):
+        missed = 0
+        for k in range(count):
+            while words.look(at) < k + 1:
+                words.give_way()
+            if words.load_int(at + 128) != k:
+                missed += 1
+            words.publish(at + 256, k + 1)
+        return missed
+
+    memory, count = torch.zeros(48, dtype=torch.int64), 2000
+    tell(memory.data_ptr(), 0)  # compiled
+    other = threading.Thread(target=tell, args=(memory.data_ptr(), count))
+    other.start()
+    assert hear(memory.data_ptr(), count) == 0
+    other.join()

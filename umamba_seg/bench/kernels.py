@@ -1,7 +1,7 @@
 """How fast the scans are here, and the convolution: ratios of times taken in turns, to a plain loop and to others.
 
 Shapes: b batch, d channels, l tokens, n states. Times are the least of a few turns: CPU seconds on one thread, which
-other programs disturb little, and wall seconds on two.
+other programs disturb little, and wall seconds on several.
 """
 
 import json
@@ -23,6 +23,7 @@ from umamba_seg.errors import ModelError
 from umamba_seg.kernels import causal_conv, info, scan_volume, selective_scan
 
 LONG, WIDE = (1, 64, 32768, 16), (1, 384, 4096, 16)
+NARROW_AND_LONG = (1, 16, 32768, 16)  # threads have to share its channels
 VOLUME = (1, 32, 32, 32, 64)
 STATES = 16
 WIDTH = 4  # of the convolution
@@ -70,7 +71,7 @@ def measure(backend: str = "auto", device: str = "cpu", turns: int = 5) -> Itera
         return
     before = torch.get_num_threads()
     try:
-        for part in (_against_a_loop, _on_two_threads, _along_axes, _by_length, _convolution):
+        for part in (_against_a_loop, _on_threads, _along_axes, _by_length, _convolution):
             torch.set_num_threads(1)
             yield from part(backend, turns)
         if (info()["cpu"].backend if backend == "auto" else backend) == "numba":
@@ -183,13 +184,18 @@ def _against_a_loop(backend: str, turns: int) -> Iterator[Row]:
             yield Row(f"forward {shape}, bdl", ms["channels first"], "bdl / bld", ratio, "at most 1.3")
 
 
-def _on_two_threads(backend: str, turns: int) -> Iterator[Row]:
-    tensors = _tensors(*LONG)
-    for mode, job in {"forward": _forward, "training": _training}.items():
-        run = job(_ours(backend), tensors)
-        jobs: Jobs = {f"{threads}": partial(_with_threads, threads, run) for threads in (1, 2)}
-        ms = _least(jobs, 4 * turns, time.perf_counter)
-        yield Row(f"{mode} {LONG}", ms["2"], "one thread / two", ms["1"] / ms["2"], "at least 1.7")
+def _on_threads(backend: str, turns: int) -> Iterator[Row]:
+    numbers = [threads for threads in (2, 4, 8, 16) if threads <= (os.cpu_count() or 1)]
+    for shape, bound in ((LONG, "at least 1.7"), (NARROW_AND_LONG, "")):
+        tensors = _tensors(*shape)
+        for mode, job in {"forward": _forward, "training": _training}.items():
+            run = job(_ours(backend), tensors)
+            jobs: Jobs = {f"{threads}": partial(_with_threads, threads, run) for threads in (1, *numbers)}
+            ms = _least(jobs, 4 * turns, time.perf_counter)
+            for threads in numbers:
+                took = ms[f"{threads}"]
+                bound_here = bound if threads == 2 else ""
+                yield Row(f"{mode} {shape}", took, f"one thread / {threads}", ms["1"] / took, bound_here)
 
 
 def _with_threads(threads: int, run: Callable[[], object]) -> None:
