@@ -207,7 +207,7 @@ def ends_of_a_tile(chunk: int, is_exact: bool) -> tuple[Any, Any]:
 
 
 @cache
-def backward_source(chunk: int, is_exact: bool) -> Any:
+def source(chunk: int, is_exact: bool) -> Any:
     """The kernel for chunks of so many states, at most half as many as a vector has lanes."""
     pitch = 8 * chunk  # bytes of B and C of one token, packed
     half = 4 * chunk

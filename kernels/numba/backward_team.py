@@ -87,7 +87,7 @@ class Member(NamedTuple):
 
 
 @cache
-def backward_team_source(chunk: int, share: int, is_exact: bool) -> Any:
+def source(chunk: int, share: int, is_exact: bool) -> Any:
     """The kernel of a member, for shares of so many states, where one thread does chunks of so many.
 
     Of a tile dt is prepared, x or, where the input enters exactly, u, and the gradient of what the recurrence gives.

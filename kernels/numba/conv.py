@@ -1,9 +1,7 @@
 """The depthwise convolution along a route on the CPU; see `convolution`."""
 
 from dataclasses import replace
-from functools import cache
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +9,8 @@ from torch import Tensor
 from umamba_seg.kernels.conv_problem import Conv
 from umamba_seg.kernels.numba import frame as fields
 from umamba_seg.kernels.numba import memory, work
-from umamba_seg.kernels.numba.compiler import Kernel, load
 from umamba_seg.kernels.numba.frame import LANES, ROW
+from umamba_seg.kernels.numba.library import kernel
 from umamba_seg.kernels.numba.routes import order_numbers
 from umamba_seg.kernels.problem import CHECKPOINT_STEP
 
@@ -68,7 +66,7 @@ def _convolve(conv: Conv, result: Tensor, grad: Tensor | None = None, before: in
     items = [(*span, *part, run) for (run, span), part in product(enumerate(spans), of_blocks)]
     step, most = CHECKPOINT_STEP, max(last - first for first, last in of_blocks)
     scratch = 2 * step * ROW + 8 * step + (8 + ROW) * (step + conv.width + LANES) + most * conv.width * ROW
-    work.run(_kernel(), fields.packed(arrays, numbers), items, scratch, threads)
+    work.run(kernel("convolution"), fields.packed(arrays, numbers), items, scratch, threads)
     target.finished()
     if grad is None:
         return {}
@@ -78,14 +76,3 @@ def _convolve(conv: Conv, result: Tensor, grad: Tensor | None = None, before: in
         "weight": memory.from_state_rows(memory.added(sums["weight"]), conv.channels, conv.width),
         "bias": memory.from_channel_rows(memory.added(sums["bias"]), conv.channels),
     }
-
-
-@cache
-def _kernel() -> Kernel:
-    return load("convolution", _make)
-
-
-def _make() -> Any:
-    from umamba_seg.kernels.numba.convolution import convolution_source
-
-    return convolution_source()

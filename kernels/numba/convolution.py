@@ -11,6 +11,7 @@ from typing import Any
 from umamba_seg.kernels.numba.frame import GRAD_Y, LANES, ROW, TILE, TILE_BYTES, U, Y
 from umamba_seg.kernels.numba.tiles import (
     WIDE,
+    copy,
     fetch,
     inline,
     next_rows,
@@ -43,13 +44,6 @@ from umamba_seg.kernels.numba.words import (
     store_int,
     store_tuple,
 )
-
-
-@inline
-def copy(to, source, count):
-    """Copy a number of vectors."""
-    for i in range(count):
-        store(to + i * ROW, load(source + i * ROW))
 
 
 @inline
@@ -87,7 +81,7 @@ def add_sums(grad_taps, grad_bias, g, rows, width, count):
 
 
 @cache
-def convolution_source() -> Any:
+def source() -> Any:
     """The kernel. Its frame has the width for `states` and how many tokens are seen before for `chunks`."""
 
     def convolution(frame, item, scratch):
@@ -129,7 +123,7 @@ def convolution_source() -> Any:
                 for block in range(first_block, last_block):
                     first, held = block * LANES, held_of_all + (block - first_block) * kept * ROW
                     lanes, own_taps = least(LANES, channels - first), rows.rates + block * width * ROW
-                    copy(buffer, held, kept)
+                    copy(buffer, held, ROW, kept)
                     if tile < tiles:
                         upcoming = (next_rows(frame, U, batch, 0, first, new),)
                         for t in range(count):
@@ -137,7 +131,7 @@ def convolution_source() -> Any:
                         fetch(buffer + kept * ROW, ROW, LANES, frame + U, batch, 0, first, lanes, new, count)
                     else:
                         zero(buffer + kept * ROW, count)
-                    copy(held, buffer + count * ROW, kept)
+                    copy(held, buffer + count * ROW, ROW, kept)
 
                     # row i of the result sees the rows i to i + width - 1 of the buffer, and belongs to row i + before
                     weigh(out, buffer, own_taps, load(rows.bias + block * ROW), width, count)

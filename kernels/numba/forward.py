@@ -98,7 +98,7 @@ def ends_of_a_tile(chunk: int, is_exact: bool) -> tuple[Any, Any]:
 
 
 @cache
-def forward_source(chunk: int, is_exact: bool) -> Any:
+def source(chunk: int, is_exact: bool) -> Any:
     """The kernel for chunks of so many states."""
     pitch = 8 * chunk  # bytes of B and C of one token, packed
     chunk_bytes = chunk * ROW

@@ -60,7 +60,7 @@ class Member(NamedTuple):
 
 
 @cache
-def forward_team_source(chunk: int, share: int, is_exact: bool) -> Any:
+def source(chunk: int, share: int, is_exact: bool) -> Any:
     """The kernel of a member, for shares of so many states, where one thread does chunks of so many.
 
     Of a tile dt is prepared, and x or, where the input enters exactly, u.

@@ -50,7 +50,7 @@ laid_out = called_with(3, named(PairScratch))(pair_scratch)
 
 
 @cache
-def pair_source(chunk: int) -> Any:
+def source(chunk: int) -> Any:
     """The kernel for chunks of so many states."""
     pitch = 8 * chunk  # bytes of B and C of one token, packed
     chunk_bytes = chunk * ROW

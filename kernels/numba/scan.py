@@ -6,17 +6,15 @@ the routes before left there. The kernels walk tensors where they are: no direct
 
 import os
 from dataclasses import dataclass, field
-from functools import cache, partial
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from umamba_seg.kernels.numba import frame as fields
 from umamba_seg.kernels.numba import memory, work
-from umamba_seg.kernels.numba.compiler import Kernel, load
 from umamba_seg.kernels.numba.frame import LANES
+from umamba_seg.kernels.numba.library import kernel
 from umamba_seg.kernels.numba.routes import order_numbers
 from umamba_seg.kernels.numba.scratch import backward_scratch, forward_scratch, pair_scratch
 from umamba_seg.kernels.problem import CHECKPOINT_STEP, Scan, slots
@@ -103,20 +101,20 @@ def _walk(given: "_Given", route: "_Route", order: Order) -> None:
     if team.members == 1:
         most = max(((e - d) * (g - f) for _, _, d, e, f, g in items), default=0)
         scratch = forward_scratch(0, given.chunk, given.chunks, most).end
-        work.run(forward_kernel(given.chunk, exact), route.frame(), items, scratch, threads)
+        work.run(kernel("forward", given.chunk, exact), route.frame(), items, scratch, threads)
     else:
         blocks = [(sequence, group, block) for sequence, _, group, _, block, _ in items]
         teams = work.Teams(blocks, team, given.chunks * given.chunk, prepared=2, sums=1)
         scratch = 2 * forward_scratch(0, given.chunk, given.chunks, 1).end
-        kernel = forward_team_kernel(given.chunk, team.share, exact)
-        work.run(kernel, route.frame(), teams.items, scratch, len(teams.items), teams)
+        member = kernel("forward_team", given.chunk, team.share, exact)
+        work.run(member, route.frame(), teams.items, scratch, len(teams.items), teams)
 
 
 def _walk_both_ways(given: "_Given", route: "_Route", order: Order) -> None:
     """Do lines there and back."""
     threads = work.threads_for(given.scan, order.length)
     scratch = pair_scratch(0, given.chunk, given.chunks).end
-    work.run(pair_kernel(given.chunk), route.frame(), _forward_items(given, order, threads), scratch, threads)
+    work.run(kernel("pair", given.chunk), route.frame(), _forward_items(given, order, threads), scratch, threads)
 
 
 def _forward_items(given: "_Given", order: Order, threads: int) -> list[tuple[int, ...]]:
@@ -150,7 +148,7 @@ def _walk_back(
         ]
         most = given.blocks * max((last - first for first, last in plan.groups), default=0)
         scratch = backward_scratch(0, given.chunk, given.chunks, plan.parts, most).end
-        work.run(backward_kernel(given.chunk, exact), route.frame(), items, scratch, threads)
+        work.run(kernel("backward", given.chunk, exact), route.frame(), items, scratch, threads)
     else:
         parts = work.cut(given.blocks, plan.parts)
         most = max(last - first for first, last in parts)
@@ -161,72 +159,8 @@ def _walk_back(
         ]
         teams = work.Teams(blocks, team, given.chunks * given.chunk, prepared=3, sums=3)
         scratch = 2 * backward_scratch(0, given.chunk, given.chunks, 1, most).end
-        kernel = backward_team_kernel(given.chunk, team.share, exact)
-        work.run(kernel, route.frame(), teams.items, scratch, len(teams.items), teams)
-
-
-@cache
-def forward_kernel(chunk: int, is_exact: bool) -> Kernel:
-    """The kernel for chunks of so many states, loaded or compiled."""
-    return load(kernel_name("forward", chunk, is_exact), partial(_make, "forward", chunk, is_exact))
-
-
-@cache
-def forward_team_kernel(chunk: int, share: int, is_exact: bool) -> Kernel:
-    """The kernel of a member of a team, loaded or compiled."""
-    name = kernel_name(f"forward-team-of-{share}", chunk, is_exact)
-    return load(name, partial(_make, "forward-team", chunk, is_exact, share))
-
-
-@cache
-def backward_team_kernel(chunk: int, share: int, is_exact: bool) -> Kernel:
-    """The kernel of a member of a team, loaded or compiled."""
-    name = kernel_name(f"backward-team-of-{share}", chunk, is_exact)
-    return load(name, partial(_make, "backward-team", chunk, is_exact, share))
-
-
-@cache
-def pair_kernel(chunk: int) -> Kernel:
-    """The kernel for both directions of lines, loaded or compiled."""
-    return load(kernel_name("pair", chunk), partial(_make, "pair", chunk, False))
-
-
-@cache
-def backward_kernel(chunk: int, is_exact: bool) -> Kernel:
-    """The kernel for chunks of so many states, loaded or compiled."""
-    return load(kernel_name("backward", chunk, is_exact), partial(_make, "backward", chunk, is_exact))
-
-
-def kernel_name(direction: str, chunk: int, is_exact: bool = False) -> str:
-    """What a kernel is kept as."""
-    return f"{direction}-{chunk}{'-exact' * is_exact}"
-
-
-def _make(name: str, chunk: int, is_exact: bool, share: int = 0) -> Any:
-    # these bring numba, which is needed only to compile
-    if name == "pair":
-        from umamba_seg.kernels.numba.pair import pair_source
-
-        return pair_source(chunk)
-    if name == "forward-team":
-        from umamba_seg.kernels.numba.forward_team import forward_team_source
-
-        return forward_team_source(chunk, share, is_exact)
-    if name == "backward-team":
-        from umamba_seg.kernels.numba.backward_team import backward_team_source
-
-        return backward_team_source(chunk, share, is_exact)
-    if name == "forward":
-        from umamba_seg.kernels.numba.forward import forward_source as make
-    else:
-        from umamba_seg.kernels.numba.backward import backward_source as make
-    return make(chunk, is_exact)
-
-
-def chunk_of(states: int, most: int) -> int:
-    """Into chunks of how many states they are cut: as few in all as can be, and then as large."""
-    sizes = [size for size in (16, 8, 4) if size <= most]
-    return min(sizes, key=lambda size: (-(-states // size) * size, -size))
+        member = kernel("backward_team", given.chunk, team.share, exact)
+        work.run(member, route.frame(), teams.items, scratch, len(teams.items), teams)
 
 
 @dataclass(slots=True)
@@ -256,7 +190,7 @@ class _Given:
         self.groups = scan.groups
         self.channels = scan.channels // self.groups
         self.blocks = -(-self.channels // LANES)
-        self.chunk = chunk_of(scan.states, LANES // 2 if is_backward else LANES)
+        self.chunk = work.chunk_of(scan.states, LANES // 2 if is_backward else LANES)
         self.chunks = -(-scan.states // self.chunk)
         self.is_row = len(scan.space) == 1 and all(order.table is None for order in self.orders)
         inputs = {"u": scan.u, "delta": scan.delta, "z": scan.z} | {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from umamba_seg.kernels.numba import compiler
 from umamba_seg.kernels.numba.frame import LANES
-from umamba_seg.kernels.numba.scan import backward_kernel, chunk_of, forward_kernel, kernel_name
+from umamba_seg.kernels.numba.library import kernel, kernel_name
+from umamba_seg.kernels.numba.work import chunk_of
 
 USUAL_STATES = 16
 FOLDER_VARIABLE = compiler.FOLDER_VARIABLE
@@ -31,9 +32,8 @@ class Warmth:
 
 def warmth() -> Warmth:
     """Look, and load what is there."""
-    forward, backward = _chunks()
-    kept = [compiler.kept(kernel_name(*kernel)) for kernel in (("forward", forward), ("backward", backward))]
-    seconds = [kernel.seconds for kernel in kept if kernel is not None]
+    kept = [compiler.kept(kernel_name(*usual)) for usual in _usual()]
+    seconds = [code.seconds for code in kept if code is not None]
     if len(seconds) < len(kept):
         return Warmth(compiler.folder(), False)
     began = time.perf_counter()
@@ -43,10 +43,12 @@ def warmth() -> Warmth:
 
 def warm() -> None:
     """Compile the usual kernels, or load them where that has been done."""
-    forward, backward = _chunks()
-    forward_kernel(forward, False)
-    backward_kernel(backward, False)
+    for usual in _usual():
+        kernel(*usual)
 
 
-def _chunks() -> tuple[int, int]:
-    return chunk_of(USUAL_STATES, LANES), chunk_of(USUAL_STATES, LANES // 2)
+def _usual() -> tuple[tuple[str, int, bool], ...]:
+    return (
+        ("forward", chunk_of(USUAL_STATES, LANES), False),
+        ("backward", chunk_of(USUAL_STATES, LANES // 2), False),
+    )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from umamba_seg.kernels.numba.compiler import Kernel
-from umamba_seg.kernels.numba.scratch import PAGE, PROGRESS, SHARES, SLOTS, ring_head, slot_bytes
+from umamba_seg.kernels.numba.scratch import CHUNKS, PAGE, PROGRESS, SLOTS, ring_head, slot_bytes
 from umamba_seg.kernels.problem import Scan
 
 UPDATES_OF_A_THREAD = 2**20  # states times tokens, a third of a millisecond; a thread is started in a tenth of that
@@ -22,6 +22,12 @@ MOST_RUNS = 16  # of the backward pass of one route, each with sums of its own
 MOST_PARTS = 8
 
 Span = tuple[int, int]
+
+
+def chunk_of(states: int, most: int) -> int:
+    """Into chunks of how many states they are cut: as few in all as can be, and then as large."""
+    sizes = [size for size in CHUNKS if size <= most]
+    return min(sizes, key=lambda size: (-(-states // size) * size, -size))
 
 
 def threads_for(scan: Scan, tokens: int) -> int:
@@ -93,7 +99,7 @@ def team_for(blocks: int, states: int, chunk: int, threads: int) -> Team:
         threads: How many there may be in all.
     """
     most = max(1, min(threads, processors()) // max(blocks, 1))
-    share = next((size for size in SHARES if size <= chunk and states // size >= most), SHARES[-1])
+    share = next((size for size in CHUNKS if size <= chunk and states // size >= most), CHUNKS[-1])
     shares = states // share
     of_a_member = -(-shares // min(most, shares))
     return Team(-(-shares // of_a_member), share)
