@@ -19,7 +19,7 @@ from umamba_seg.kernels.numba.blocks import (
     store_states,
 )
 from umamba_seg.kernels.numba.frame import DDELTA, DELTA, DU, DZ, GRAD_Y, OWN, ROW, TILE, TILE_BYTES, U, Z
-from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND
+from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, SHARE
 from umamba_seg.kernels.numba.team import (
     add_shares,
     end_round,
@@ -87,15 +87,15 @@ class Member(NamedTuple):
 
 
 @cache
-def source(chunk: int, share: int, is_exact: bool) -> Any:
-    """The kernel of a member, for shares of so many states, where one thread does chunks of so many.
+def source(chunk: int, is_exact: bool) -> Any:
+    """The kernel of a member, where one thread does chunks of so many states.
 
     Of a tile dt is prepared, x or, where the input enters exactly, u, and the gradient of what the recurrence gives.
     """
-    pitch = 8 * share  # bytes of B and C of one token, packed
+    pitch = 8 * SHARE  # bytes of B and C of one token, packed
     tile_pitch = TILE * pitch
-    share_bytes = share * ROW
-    of_a_chunk = chunk // share
+    share_bytes = SHARE * ROW
+    of_a_chunk = chunk // SHARE
     step = advance_exactly_saving if is_exact else advance_saving
     step_back = retreat_exactly if is_exact else retreat
     enter, leave = ends_of_a_tile(chunk, is_exact)
@@ -128,8 +128,8 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
         for k in range(me.first_share, me.last_share):
             of_share, bc = k * share_bytes, s.packed + k * tile_pitch
             of_rates = block.row * sizes.chunks * chunk + of_share
-            a, inverse = load_tuple(rows.rates + of_rates, share), load_tuple(rows.inverse_rates + of_rates, share)
-            h = load_tuple(s.before + of_share, share)
+            a, inverse = load_tuple(rows.rates + of_rates, SHARE), load_tuple(rows.inverse_rates + of_rates, SHARE)
+            h = load_tuple(s.before + of_share, SHARE)
             for t in range(steps):
                 at, inner_at = t * ROW, t * share_bytes
                 if prepares and k == me.first_share:
@@ -140,7 +140,7 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
                 )  # fmt: skip
                 store(y + k * TILE_BYTES + at, read)
 
-            carry, grad_a = load_tuple(carried + of_share, share), mul(a, splat(0.0))
+            carry, grad_a = load_tuple(carried + of_share, SHARE), mul(a, splat(0.0))
             for from_end in range(steps):
                 t = steps - 1 - from_end
                 at, inner_at = t * ROW, t * share_bytes
@@ -154,7 +154,7 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
                 store(gdt + k * TILE_BYTES + at, for_dt)
             store_tuple(carried + of_share, carry)
             grad_rates = sums.grad_rates + me.run * all_rows(sizes) * sizes.chunks * chunk + of_rates
-            store_tuple(grad_rates, add(load_tuple(grad_rates, share), grad_a))
+            store_tuple(grad_rates, add(load_tuple(grad_rates, SHARE), grad_a))
 
     def backward_team(frame, item, scratch):
         """Do what a member does; no output may be shifted, and no table may name a voxel twice."""
@@ -173,7 +173,7 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
         grad_last = states_at(states.grad_last, sizes, sequence)
         for i in range(blocks):
             block, rows = block_of(sizes, group, me.first_block + i), s.carries + i * block_bytes
-            load_states(rows, grad_last, share, first_share, last_share, sizes, block)
+            load_states(rows, grad_last, SHARE, first_share, last_share, sizes, block)
 
         for turn in range(tiles + AHEAD + BEHIND):
             if turn < tiles and owns(turn, member, members):
@@ -203,11 +203,11 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
                 if i == 0:
                     number_tokens(s.tokens, frame, batch, t0, steps)
                     fetch_coefficients(
-                        s.packed, share, first_share, last_share, sizes, frame, batch, group, s.tokens, steps
+                        s.packed, SHARE, first_share, last_share, sizes, frame, batch, group, s.tokens, steps
                     )
                     zero(s.grads, chunks * TILE * 8 * chunk // ROW)
                     zero(s.products, TILE)
-                load_states(s.before, before, share, first_share, last_share, sizes, block)
+                load_states(s.before, before, SHARE, first_share, last_share, sizes, block)
                 wait_for_tile(ring, members, tile)
                 slot = slot_of(ring, shares, 3, 3, tile)
                 cross(frame, scratch, batch, told, number, tile, steps, carried, slot)
@@ -215,9 +215,9 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
                     add_products(s.products, slot + 2 * TILE_BYTES, slot + TILE_BYTES, steps)
                 if i == blocks - 1:
                     if has_dots(mode, is_exact):
-                        add_own_products(s, s.grads, share, first_share, last_share, steps)
+                        add_own_products(s, s.grads, SHARE, first_share, last_share, steps)
                     put_coefficients(
-                        s.grads, share, first_share, last_share, sizes, frame, (me.to_db, me.to_dc), batch, group,
+                        s.grads, SHARE, first_share, last_share, sizes, frame, (me.to_db, me.to_dc), batch, group,
                         s.tokens, steps,
                     )  # fmt: skip
 
@@ -254,7 +254,7 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
         if grad_initial != 0:
             for i in range(blocks):
                 block, rows = block_of(sizes, group, me.first_block + i), s.carries + i * block_bytes
-                store_states(grad_initial, rows, share, first_share, last_share, sizes, block)
+                store_states(grad_initial, rows, SHARE, first_share, last_share, sizes, block)
         if member == 0:
             wait_for_shares(ring, members, tiles + BEHIND - 1)
             for tile in range(tiles):

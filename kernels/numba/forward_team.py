@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from umamba_seg.kernels.numba.blocks import block_of, fetch_coefficients, has_dots, load_states, states_at, store_states
 from umamba_seg.kernels.numba.forward import ends_of_a_tile, laid_out
 from umamba_seg.kernels.numba.frame import DELTA, OWN, ROW, TILE, TILE_BYTES, U, Y, Z
-from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND
+from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, SHARE
 from umamba_seg.kernels.numba.team import (
     add_shares,
     end_round,
@@ -60,14 +60,14 @@ class Member(NamedTuple):
 
 
 @cache
-def source(chunk: int, share: int, is_exact: bool) -> Any:
-    """The kernel of a member, for shares of so many states, where one thread does chunks of so many.
+def source(chunk: int, is_exact: bool) -> Any:
+    """The kernel of a member, where one thread does chunks of so many states.
 
     Of a tile dt is prepared, and x or, where the input enters exactly, u.
     """
-    pitch = 8 * share  # bytes of B and C of one token, packed
-    share_bytes = share * ROW
-    of_a_chunk = chunk // share
+    pitch = 8 * SHARE  # bytes of B and C of one token, packed
+    share_bytes = SHARE * ROW
+    of_a_chunk = chunk // SHARE
     step = advance_exactly if is_exact else advance
     enter, leave = ends_of_a_tile(chunk, is_exact)
 
@@ -92,8 +92,8 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
         for k in range(me.first_share, me.last_share):
             states, bc = s.states + k * share_bytes, s.packed + k * TILE * pitch
             at = block.row * sizes.chunks * chunk + k * share_bytes
-            h, a = load_tuple(states, share), load_tuple(rows.rates + at, share)
-            inverse = load_tuple(rows.inverse_rates + at, share)
+            h, a = load_tuple(states, SHARE), load_tuple(rows.rates + at, SHARE)
+            inverse = load_tuple(rows.inverse_rates + at, SHARE)
             for t in range(steps):
                 at = t * ROW
                 if k == me.first_share:
@@ -117,7 +117,7 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
         batch, piece = sequence // walk.pieces, sequence % walk.pieces
         begin, end = piece_bounds(frame, piece)
         tiles = (end - begin + TILE - 1) // TILE
-        load_states(s.states, states_at(states.initial, sizes, sequence), share, first_share, last_share, sizes, block)
+        load_states(s.states, states_at(states.initial, sizes, sequence), SHARE, first_share, last_share, sizes, block)
 
         for turn in range(tiles + AHEAD + BEHIND):
             if turn < tiles and owns(turn, member, members):
@@ -140,9 +140,9 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
                 number_tokens(s.tokens, frame, batch, t0, steps)
                 kept = states_at(states.checkpoints, sizes, batch * walk.slots + t0 // TILE)
                 if tile > 0 and kept != 0:
-                    store_states(kept, s.states, share, first_share, last_share, sizes, block)
+                    store_states(kept, s.states, SHARE, first_share, last_share, sizes, block)
                 fetch_coefficients(
-                    s.packed, share, first_share, last_share, sizes, frame, batch, group, s.tokens, steps
+                    s.packed, SHARE, first_share, last_share, sizes, frame, batch, group, s.tokens, steps
                 )
                 wait_for_tile(ring, members, tile)
                 cross(frame, scratch, batch, item, tile, steps, slot_of(ring, shares, 2, 1, tile))
@@ -168,6 +168,6 @@ def source(chunk: int, share: int, is_exact: bool) -> Any:
 
         kept = states_at(states.last, sizes, sequence)
         if kept != 0:
-            store_states(kept, s.states, share, first_share, last_share, sizes, block)
+            store_states(kept, s.states, SHARE, first_share, last_share, sizes, block)
 
     return forward_team

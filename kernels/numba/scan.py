@@ -97,16 +97,16 @@ def _walk(given: "_Given", route: "_Route", order: Order) -> None:
     """Do a route, forward: an item of work has whole blocks, or else a team of threads has each of them."""
     threads, exact = work.threads_for(given.scan, order.length), given.scan.exact_gain
     items = _forward_items(given, order, threads)
-    team = given.team(order, len(items), given.scan.batch * order.pieces * given.groups * given.blocks, threads)
-    if team.members == 1:
+    members = given.members(order, len(items), given.scan.batch * order.pieces * given.groups * given.blocks, threads)
+    if members == 1:
         most = max(((e - d) * (g - f) for _, _, d, e, f, g in items), default=0)
         scratch = forward_scratch(0, given.chunk, given.chunks, most).end
         work.run(kernel("forward", given.chunk, exact), route.frame(), items, scratch, threads)
     else:
         blocks = [(sequence, group, block) for sequence, _, group, _, block, _ in items]
-        teams = work.Teams(blocks, team, given.chunks * given.chunk, prepared=2, sums=1)
+        teams = work.Teams(blocks, members, given.chunks * given.chunk, prepared=2, sums=1)
         scratch = 2 * forward_scratch(0, given.chunk, given.chunks, 1).end
-        member = kernel("forward_team", given.chunk, team.share, exact)
+        member = kernel("forward_team", given.chunk, exact)
         work.run(member, route.frame(), teams.items, scratch, len(teams.items), teams)
 
 
@@ -140,8 +140,8 @@ def _walk_back(
     threads, exact = work.threads_for(given.scan, order.length), given.scan.exact_gain
     cut = list(product(enumerate(plan.sequences), plan.groups, enumerate(plan.branches)))
     sums = [[to[i] + by_run * run for to, by_run in to_branches] for (run, _), _, (i, _) in cut]
-    team = given.team(order, len(cut), given.scan.batch * order.pieces * given.groups * plan.parts, threads)
-    if team.members == 1:
+    members = given.members(order, len(cut), given.scan.batch * order.pieces * given.groups * plan.parts, threads)
+    if members == 1:
         items = [
             (*sequences, *groups, *parts, run, plan.parts, *to)
             for ((run, sequences), groups, (_, parts)), to in zip(cut, sums, strict=True)
@@ -157,9 +157,9 @@ def _walk_back(
             (sequence, group, *parts[part], run, *to, kept.data_ptr())
             for ((run, (sequence, _)), (group, _), (_, (part, _))), to, kept in zip(cut, sums, totals, strict=True)
         ]
-        teams = work.Teams(blocks, team, given.chunks * given.chunk, prepared=3, sums=3)
+        teams = work.Teams(blocks, members, given.chunks * given.chunk, prepared=3, sums=3)
         scratch = 2 * backward_scratch(0, given.chunk, given.chunks, 1, most).end
-        member = kernel("backward_team", given.chunk, team.share, exact)
+        member = kernel("backward_team", given.chunk, exact)
         work.run(member, route.frame(), teams.items, scratch, len(teams.items), teams)
 
 
@@ -220,12 +220,12 @@ class _Given:
         slow = one.counts == two.counts and one.strides[:2] == two.strides[:2]
         return is_one_piece and slow and one.strides[2] == -two.strides[2] and one.counts[2] > 1
 
-    def team(self, order: Order, items: int, blocks: int, threads: int) -> work.Team:
-        """How many threads share an item, once each is one of all the blocks of sequences."""
+    def members(self, order: Order, items: int, blocks: int, threads: int) -> int:
+        """How many threads do an item together, once each item is one of all the blocks of sequences."""
         cannot_wait = not hasattr(os, "sched_yield")
         if items < blocks or order.table is not None or self.scan.exclusive == "shift" or cannot_wait:
-            return work.Team(1, self.chunk)
-        return work.team_for(items, self.chunks * self.chunk, self.chunk, threads)
+            return 1
+        return work.members_for(items, self.chunks * self.chunk, threads)
 
     def route(self, k: int, held: list[Tensor] | None = None) -> _Route:
         """The inputs of one route; what must stay in memory is added to `held`."""

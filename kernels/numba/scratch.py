@@ -38,7 +38,8 @@ def forward_scratch(at: int, chunk: int, chunks: int, blocks: int) -> ForwardScr
     return ForwardScratch(*tiles, *shared, states, carries, carries + blocks * ROW)
 
 
-CHUNKS = (16, 8, 4)  # states; a sum over states adds up those of fours first, and then two and two of these
+CHUNKS = (16, 8, 4)  # states
+SHARE = 4  # states; a sum over states adds up those of fours first, and then two and two of these sums
 AHEAD, BEHIND = 2, 3  # rounds between the preparation of a tile and its recurrence, and then until it is finished
 SLOTS = 8  # tiles that a ring holds, more than there are rounds between
 PROGRESS = 128  # bytes for the progress of a member: no line that another one writes, nor the one fetched along with it

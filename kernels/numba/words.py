@@ -354,8 +354,7 @@ def publish(typing: Any, address: Any, value: Any) -> Signature:
     """An int64 to an address: who looks and finds it also finds all that was stored before."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        # an exchange; llvmlite's atomic store does not know pointers without a type
-        builder.atomic_rmw("xchg", builder.inttoptr(args[0], POINTER), args[1], "release")
+        builder.store_atomic(args[1], builder.inttoptr(args[0], I64.as_pointer()), "release", 8)
         return context.get_dummy_value()
 
     return types.void(INT, INT), generate

@@ -9,17 +9,17 @@ import os
 import threading
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
 
 import torch
 
 from umamba_seg.kernels.numba.compiler import Kernel
-from umamba_seg.kernels.numba.scratch import CHUNKS, PAGE, PROGRESS, SLOTS, ring_head, slot_bytes
+from umamba_seg.kernels.numba.scratch import CHUNKS, PAGE, PROGRESS, SHARE, SLOTS, ring_head, slot_bytes
 from umamba_seg.kernels.problem import Scan
 
 UPDATES_OF_A_THREAD = 2**20  # states times tokens, a third of a millisecond; a thread is started in a tenth of that
 MOST_RUNS = 16  # of the backward pass of one route, each with sums of its own
 MOST_PARTS = 8
+LEAST_MEMBERS = 3  # of a team: what they tell each other takes half of what a second one saves
 
 Span = tuple[int, int]
 
@@ -82,50 +82,27 @@ def branches_for(runs: int, parts: int, threads: int) -> int:
     return wanted
 
 
-class Team(NamedTuple):
-    """How many threads do a block of a sequence together, and how many states each share has that they deal out."""
-
-    members: int
-    share: int
-
-
-def team_for(blocks: int, states: int, chunk: int, threads: int) -> Team:
-    """No more members than there are processors for, nor than make a member's work less.
-
-    Args:
-        blocks: How many there are, all to be done at once.
-        states: Of a channel, filled up to whole chunks.
-        chunk: How many states a chunk has.
-        threads: How many there may be in all.
-    """
-    most = max(1, min(threads, processors()) // max(blocks, 1))
-    share = next((size for size in CHUNKS if size <= chunk and states // size >= most), CHUNKS[-1])
-    shares = states // share
-    of_a_member = -(-shares // min(most, shares))
-    return Team(-(-shares // of_a_member), share)
-
-
 class Teams:
     """The items of work of teams, and the memory that each team shares; see `team`.
 
     Args:
         blocks: What each team does: numbers that its members are told first.
-        team: How many members each has.
-        states: How many they deal out.
+        members: How many each has.
+        states: How many they share out.
         prepared: How much of a tile they prepare for each other.
         sums: Of how many sums over the states they have shares.
     """
 
-    def __init__(self, blocks: Sequence[tuple[int, ...]], team: Team, states: int, prepared: int, sums: int) -> None:
-        shares = states // team.share
+    def __init__(self, blocks: Sequence[tuple[int, ...]], members: int, states: int, prepared: int, sums: int) -> None:
+        shares = states // SHARE
         size = ring_head(shares) + SLOTS * slot_bytes(shares, prepared, sums)
         memory = torch.empty(len(blocks) * size + PAGE, dtype=torch.uint8)
         rings = memory[-memory.data_ptr() % PAGE :][: len(blocks) * size].view(len(blocks), size)
         self._progress = rings[:, : shares * PROGRESS].zero_()
         self.items = [
-            (*block, member, team.members, *span, ring.data_ptr())
+            (*block, member, members, *span, ring.data_ptr())
             for block, ring in zip(blocks, rings, strict=True)
-            for member, span in enumerate(cut(shares, team.members))
+            for member, span in enumerate(cut(shares, members))
         ]
 
     def release(self) -> None:
@@ -133,8 +110,27 @@ class Teams:
         self._progress.fill_(0x7F)
 
 
+def members_for(blocks: int, states: int, threads: int) -> int:
+    """How many threads do a block of a sequence together: 1 unless a team is worth its while.
+
+    No more than there are processors for, since they wait for each other, nor than make a member's work less.
+
+    Args:
+        blocks: How many there are, all to be done at once.
+        states: Of a channel, filled up to whole chunks.
+        threads: How many there may be in all.
+    """
+    shares = states // SHARE
+    most = min(threads, processors()) // max(blocks, 1)
+    if most < LEAST_MEMBERS:
+        return 1
+    of_a_member = -(-shares // min(most, shares))
+    members = -(-shares // of_a_member)
+    return members if members >= LEAST_MEMBERS else 1
+
+
 def processors() -> int:
-    """How many processors there are for us: members wait for each other, so that each of them should have one."""
+    """How many processors there are for us."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -20,7 +20,7 @@ SCANS = [
     LONG,
     replace(LONG, layout="bdl", reverse=True),
     replace(LONG, channels=40, states=17, layout="bdl"),
-    replace(LONG, channels=33, states=5),
+    replace(LONG, channels=33, states=9),
     replace(LONG, channels=20, states=40, delta_softplus=False),
     replace(LONG, batch=2, channels=2, states=32, B=0),
     replace(LONG, channels=4, B=2, C=4),
@@ -58,9 +58,9 @@ def teams(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
 
     class Teams(work.Teams):
-        def __init__(self, blocks: Any, team: work.Team, *sizes: Any, **named: Any) -> None:
-            made.append(team.members)
-            super().__init__(blocks, team, *sizes, **named)
+        def __init__(self, blocks: Any, members: int, *sizes: Any, **named: Any) -> None:
+            made.append(members)
+            super().__init__(blocks, members, *sizes, **named)
 
     monkeypatch.setattr(work, "UPDATES_OF_A_THREAD", 1)
     monkeypatch.setattr(work, "processors", lambda: 64)
@@ -77,7 +77,7 @@ def test_a_team_gives_the_bits_of_one_thread(case, teams):
     alone = outcome(scan, single(case), **case.options())
     assert not teams
 
-    for threads in (2, 5, 16):
+    for threads in (3, 5, 16):
         torch.set_num_threads(threads)
         assert equal(alone, outcome(scan, single(case), **case.options()))
     assert teams
@@ -91,7 +91,7 @@ def test_a_team_gives_the_bits_of_one_thread_with_all_options_of_a_volume(case, 
     torch.set_num_threads(1)
     alone = outcome(scan, single(case), **case.options())
 
-    torch.set_num_threads(16)
+    torch.set_num_threads(24)
     assert equal(alone, outcome(scan, single(case), **case.options()))
     assert len(teams) == 4  # two routes, forward and backward
 
@@ -111,33 +111,31 @@ def test_16_bit_tensors_are_shared_out_too(teams):
 
 
 @pytest.mark.parametrize(
-    ("blocks", "states", "chunk", "threads", "expected"),
+    ("blocks", "states", "threads", "expected"),
     [
-        (4, 16, 16, 3, (1, 16)),
-        (4, 16, 16, 7, (1, 16)),
-        (4, 16, 16, 8, (2, 8)),
-        (4, 16, 16, 13, (2, 4)),  # a third one would not make the largest share less
-        (4, 16, 16, 64, (4, 4)),
-        (1, 16, 8, 2, (2, 8)),
-        (1, 32, 16, 2, (2, 16)),
-        (1, 20, 4, 4, (3, 4)),
-        (1, 4, 4, 16, (1, 4)),
-        (0, 16, 16, 16, (4, 4)),
+        (4, 16, 4, 1),
+        (4, 16, 11, 1),  # two would gain little
+        (4, 16, 15, 1),  # a third one would not make the largest share less
+        (4, 16, 16, 4),
+        (4, 16, 64, 4),
+        (1, 12, 3, 3),
+        (1, 8, 64, 1),
+        (1, 20, 4, 3),
+        (1, 32, 7, 4),
+        (0, 16, 16, 4),
     ],
 )
-def test_a_team_has_no_more_members_than_make_the_work_of_each_less(
-    monkeypatch, blocks, states, chunk, threads, expected
-):
+def test_a_team_has_no_more_members_than_make_the_work_of_each_less(monkeypatch, blocks, states, threads, expected):
     monkeypatch.setattr(work, "processors", lambda: 64)
 
-    assert work.team_for(blocks, states, chunk, threads) == expected
+    assert work.members_for(blocks, states, threads) == expected
 
 
 def test_there_are_no_more_members_than_processors(monkeypatch):
-    monkeypatch.setattr(work, "processors", lambda: 2)
+    monkeypatch.setattr(work, "processors", lambda: 4)
 
-    assert work.team_for(1, 16, 16, 64) == (2, 8)
-    assert work.team_for(2, 16, 16, 64) == (1, 16)
+    assert work.members_for(1, 16, 64) == 4
+    assert work.members_for(2, 16, 64) == 1
 
 
 @pytest.mark.parametrize("started", [0, 1, 2])
