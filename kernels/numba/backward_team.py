@@ -23,6 +23,7 @@ from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, SHARE
 from umamba_seg.kernels.numba.team import (
     add_shares,
     end_round,
+    hand_out,
     owns,
     slot_of,
     wait_for_shares,
@@ -88,10 +89,7 @@ class Member(NamedTuple):
 
 @cache
 def source(chunk: int, is_exact: bool) -> Any:
-    """The kernel of a member, where one thread does chunks of so many states.
-
-    Of a tile dt is prepared, x or, where the input enters exactly, u, and the gradient of what the recurrence gives.
-    """
+    """The kernel of a member, where one thread does chunks of so many states."""
     pitch = 8 * SHARE  # bytes of B and C of one token, packed
     tile_pitch = TILE * pitch
     share_bytes = SHARE * ROW
@@ -185,11 +183,7 @@ def source(chunk: int, is_exact: bool) -> Any:
                 u, u_by, _, _, _, _ = enter(frame, s.end, batch, group, number, totals, steps, spacing)
                 wait_for_slot(ring, members, turn)
                 slot = slot_of(ring, shares, 3, 3, turn)
-                copy(slot, ends.dt, ROW, steps)
-                if is_exact:
-                    copy(slot + TILE_BYTES, u, u_by, steps)
-                else:
-                    copy(slot + TILE_BYTES, ends.x, ROW, steps)
+                hand_out(slot, ends, u, u_by, is_exact, steps)
                 copy(slot + 2 * TILE_BYTES, ends.inner, ROW, steps)
 
             tile = turn - AHEAD

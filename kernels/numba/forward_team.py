@@ -10,6 +10,7 @@ from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, SHARE
 from umamba_seg.kernels.numba.team import (
     add_shares,
     end_round,
+    hand_out,
     owns,
     slot_of,
     wait_for_shares,
@@ -61,10 +62,7 @@ class Member(NamedTuple):
 
 @cache
 def source(chunk: int, is_exact: bool) -> Any:
-    """The kernel of a member, where one thread does chunks of so many states.
-
-    Of a tile dt is prepared, and x or, where the input enters exactly, u.
-    """
+    """The kernel of a member, where one thread does chunks of so many states."""
     pitch = 8 * SHARE  # bytes of B and C of one token, packed
     share_bytes = SHARE * ROW
     of_a_chunk = chunk // SHARE
@@ -127,11 +125,7 @@ def source(chunk: int, is_exact: bool) -> Any:
                 u, u_by, _, _ = enter(frame, s.end, batch, group, number, steps, spacing, 0)
                 wait_for_slot(ring, members, turn)
                 slot = slot_of(ring, shares, 2, 1, turn)
-                copy(slot, ends.dt, ROW, steps)
-                if is_exact:
-                    copy(slot + TILE_BYTES, u, u_by, steps)
-                else:
-                    copy(slot + TILE_BYTES, ends.x, ROW, steps)
+                hand_out(slot, ends, u, u_by, is_exact, steps)
 
             tile = turn - AHEAD
             if tile >= 0 and tile < tiles:

@@ -16,7 +16,7 @@ from numba import types
 
 from umamba_seg.kernels.numba.frame import ROW, TILE_BYTES
 from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, PROGRESS, SLOTS, ring_head, slot_bytes
-from umamba_seg.kernels.numba.tiles import called_with, inline
+from umamba_seg.kernels.numba.tiles import called_with, copy, inline
 from umamba_seg.kernels.numba.words import add, give_way, load, load_rows, look, publish, store, total
 
 head_of = called_with(1, types.int64)(ring_head)
@@ -33,6 +33,16 @@ def owns(tile, member, members):
 def slot_of(ring, shares, prepared, sums, tile):
     """Where a tile is in the ring, see `slot_bytes`."""
     return ring + head_of(shares) + tile % SLOTS * bytes_of_a_slot(shares, prepared, sums)
+
+
+@inline
+def hand_out(slot, ends, u, u_pitch, is_exact, steps):
+    """What all recurrences read, into a slot: dt, and x or, where the input enters exactly, u."""
+    copy(slot, ends.dt, ROW, steps)
+    if is_exact:
+        copy(slot + TILE_BYTES, u, u_pitch, steps)
+    else:
+        copy(slot + TILE_BYTES, ends.x, ROW, steps)
 
 
 @called_with(2)
