@@ -21,7 +21,7 @@ from umamba_seg.kernels.numba.blocks import (
     states_at,
     store_states,
 )
-from umamba_seg.kernels.numba.frame import DDELTA, DELTA, DU, DZ, GRAD_Y, OWN, ROW, SHIFT, TILE, C, U, Z
+from umamba_seg.kernels.numba.frame import DDELTA, DELTA, DU, DZ, GRAD_Y, OWN, ROW, SHIFT, TILE, B, C, U, Z
 from umamba_seg.kernels.numba.scratch import BackwardScratch, backward_scratch
 from umamba_seg.kernels.numba.tiles import (
     add_branches,
@@ -224,8 +224,8 @@ def source(chunk: int, is_exact: bool) -> Any:
             n, to = least(chunk, sizes.states - k * chunk), s.packed_before + k * pitch + half
             fetch(to, pitch, chunk, frame + C, batch, group, k * chunk, n, s.tokens_before, 1)
 
-    @called_with(12)
-    def cross(frame, scratch, batch, group, number, run, steps, u, u_pitch, carried, grads, reads_before):
+    @called_with(13)
+    def cross(frame, scratch, batch, group, number, run, steps, u, u_pitch, carried, grads, reads_before, is_first):
         """The recurrence: forward once more from the states in `before`, and back with their gradients `carried`.
 
         Meanwhile the memory brings what the next tile needs.
@@ -243,6 +243,8 @@ def source(chunk: int, is_exact: bool) -> Any:
             next_rows(frame, DU, batch, group, first, tokens), next_rows(frame, DDELTA, batch, group, first, tokens),
             next_rows(frame, DZ, batch, group, first, tokens),
         )  # fmt: skip
+        # what blocks share is asked for with the first of them
+        to_read_once = (next_rows(frame, B, batch, group, 0, tokens), next_rows(frame, C, batch, group, 0, tokens))
         for k in range(sizes.chunks):
             of_chunk, bc = k * chunk_bytes, s.packed + k * tile_pitch
             of_rates = block.row * sizes.chunks * chunk + of_chunk
@@ -253,6 +255,8 @@ def source(chunk: int, is_exact: bool) -> Any:
             for t in range(steps):
                 at, inner_at = t * ROW, t * chunk_bytes
                 prefetch_rows(to_read, load_int(tokens + 8 * t), t)
+                if is_first != 0:
+                    prefetch_rows(to_read_once, load_int(tokens + 8 * t), t)
                 h, read = step(
                     h, a, inverse, load(s.dt + at), load(s.x + at), load(u + t * u_pitch), bc + t * pitch, own,
                     s.decays + inner_at, s.kept + inner_at,
@@ -339,7 +343,7 @@ def source(chunk: int, is_exact: bool) -> Any:
                                 load_states(s.before, before, chunk, 0, chunks, sizes, block)
                                 cross(
                                     frame, scratch, batch, group, number, run, steps, u, u_by, carried, grads,
-                                    token_before >= 0,
+                                    token_before >= 0, number == first_block,
                                 )  # fmt: skip
                                 if has_dots(mode, is_exact):
                                     add_products(s.products, s.inner, s.x, steps)

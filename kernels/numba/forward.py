@@ -9,7 +9,7 @@ from typing import Any
 from numba import types
 
 from umamba_seg.kernels.numba.blocks import block_of, fetch_coefficients, has_dots, load_states, states_at, store_states
-from umamba_seg.kernels.numba.frame import DELTA, OWN, ROW, SHIFT, TILE, U, Y, Z
+from umamba_seg.kernels.numba.frame import DELTA, OWN, ROW, SHIFT, TILE, B, C, U, Y, Z
 from umamba_seg.kernels.numba.scratch import ForwardScratch, forward_scratch
 from umamba_seg.kernels.numba.tiles import (
     add_scaled,
@@ -105,8 +105,8 @@ def source(chunk: int, is_exact: bool) -> Any:
     step = advance_exactly if is_exact else advance
     enter, leave = ends_of_a_tile(chunk, is_exact)
 
-    @called_with(9)
-    def cross(frame, scratch, batch, group, number, held, steps, u, u_pitch):
+    @called_with(10)
+    def cross(frame, scratch, batch, group, number, held, steps, u, u_pitch, is_first):
         """The recurrence: the states go through a tile; y is what C reads of them.
 
         It leaves the memory idle, which meanwhile brings the rows that the next tile needs.
@@ -120,6 +120,8 @@ def source(chunk: int, is_exact: bool) -> Any:
             next_rows(frame, U, batch, group, first, tokens), next_rows(frame, DELTA, batch, group, first, tokens),
             next_rows(frame, Z, batch, group, first, tokens), next_rows(frame, Y, batch, group, first, tokens),
         )  # fmt: skip
+        # what blocks share is asked for with the first of them
+        to_read_once = (next_rows(frame, B, batch, group, 0, tokens), next_rows(frame, C, batch, group, 0, tokens))
         for k in range(sizes.chunks):
             states, bc = held + k * chunk_bytes, s.packed + k * TILE * pitch
             at = block.row * sizes.chunks * chunk + k * chunk_bytes
@@ -128,6 +130,8 @@ def source(chunk: int, is_exact: bool) -> Any:
             for t in range(steps):
                 at = t * ROW
                 prefetch_rows(upcoming, load_int(tokens + 8 * t), t)
+                if is_first != 0:
+                    prefetch_rows(to_read_once, load_int(tokens + 8 * t), t)
                 h, read = step(
                     h, a, inverse, load(s.dt + at), load(s.x + at), load(u + t * u_pitch), bc + t * pitch, own
                 )
@@ -182,7 +186,7 @@ def source(chunk: int, is_exact: bool) -> Any:
                             store_states(kept, held, chunk, 0, sizes.chunks, sizes, block)
                         if not is_last:
                             u, u_by, z, z_by = enter(frame, scratch, batch, group, number, steps, spacing, 1)
-                            cross(frame, scratch, batch, group, number, held, steps, u, u_by)
+                            cross(frame, scratch, batch, group, number, held, steps, u, u_by, number == first_block)
                             leave(frame, scratch, batch, group, number, carry, steps, spacing, u, u_by, z, z_by)
 
     return forward
