@@ -7,6 +7,13 @@ from typing import NamedTuple
 
 from umamba_seg.kernels.numba.frame import ROW, TILE, TILE_BYTES
 
+CHUNKS = (16, 8, 4)  # states
+SHARE = 4  # states; a sum over states adds up those of fours first, and then two and two of these sums
+AHEAD, BEHIND = 2, 3  # rounds between the preparation of a tile and its recurrence, and then until it is finished
+SLOTS = 8  # tiles that a ring holds, more than there are rounds between
+PROGRESS = 128  # bytes for the progress of a member: no line that another one writes, nor the one fetched along with it
+PAGE = 4096  # bytes; processors take a load for that of a store not yet done if the addresses differ by whole pages
+
 
 class ForwardScratch(NamedTuple):
     """Tiles; what all blocks share of a tile, with B and C as [chunk][token]; what blocks keep from tile to tile."""
@@ -36,14 +43,6 @@ def forward_scratch(at: int, chunk: int, chunks: int, blocks: int) -> ForwardScr
     carries = states + blocks * chunks * chunk * ROW
     shared = (at + 5 * TILE_BYTES, at + 6 * TILE_BYTES, tokens, dots, packed)
     return ForwardScratch(*tiles, *shared, states, carries, carries + blocks * ROW)
-
-
-CHUNKS = (16, 8, 4)  # states
-SHARE = 4  # states; a sum over states adds up those of fours first, and then two and two of these sums
-AHEAD, BEHIND = 2, 3  # rounds between the preparation of a tile and its recurrence, and then until it is finished
-SLOTS = 8  # tiles that a ring holds, more than there are rounds between
-PROGRESS = 128  # bytes for the progress of a member: no line that another one writes, nor the one fetched along with it
-PAGE = 4096  # bytes; processors take a load for that of a store not yet done if the addresses differ by whole pages
 
 
 def ring_head(shares: int) -> int:
