@@ -4,10 +4,10 @@ Importing takes a command seconds and most tests of commands do little else. Not
 before the fork: what they read from the environment is what the command is given.
 """
 
+import faulthandler
 import gc
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -73,13 +73,13 @@ def _serve() -> None:
 
 def _become(command: dict[str, Any]) -> None:
     """Be the process of a command, whose exit code is that of this process."""
-    signal.alarm(LONGEST)  # ends it
     os.environ.clear()
     os.environ.update(command["variables"])
     os.chdir(command["folder"])
     written, new = Path(command["written"]), os.O_WRONLY | os.O_CREAT
     for number, (path, flags) in enumerate([(os.devnull, os.O_RDONLY), (written / "out", new), (written / "err", new)]):
         os.dup2(os.open(path, flags), number)
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
     sys.path[0] = command["folder"]
     sys.argv[1:] = command["arguments"]
     run_module(command["module"], run_name="__main__", alter_sys=True)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,11 +46,12 @@ class Umamba:
 
     def run(self, *command: object, **variables: str) -> Answer:
         process = self.start(*command, **variables)
-        out, err = process.communicate(timeout=LONGEST)
+        out, err = process.communicate(timeout=LONGEST + 60)  # children of one that was ended may still hold its pipes
         return Answer(process.returncode, out, err)
 
     def start(self, *command: object, **variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        """A program, which says where it hangs if it never ends."""
+        process = subprocess.Popen(
             [str(word) for word in command],
             cwd=self.folder,
             env=self._environment(variables),
@@ -57,9 +60,14 @@ class Umamba:
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
+        end = threading.Timer(LONGEST, process.send_signal, [signal.SIGABRT])
+        end.daemon = True
+        end.start()
+        return process
 
     def _environment(self, variables: dict[str, str]) -> dict[str, str]:
-        return {**PATIENT, **os.environ, "COLUMNS": "160", **self.variables, **variables}
+        told = {"COLUMNS": "160", "PYTHONFAULTHANDLER": "1"}
+        return {**PATIENT, **os.environ, **told, **self.variables, **variables}
 
     def plan_phantoms(self, network: str, configuration: str, patch: str, name: str, *more: object) -> Answer:
         sizes = ("--patch", patch, "--batch", 2, "--plans-name", name)

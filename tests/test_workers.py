@@ -68,7 +68,9 @@ def in_background():
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_pool_whose_worker_dies_is_not_waited_for(in_background):
+@pytest.mark.parametrize("seconds", [workers.SECONDS_BETWEEN_LOOKS, 5.0], ids=["often", "after its death"])
+def test_a_pool_whose_worker_dies_is_not_waited_for(in_background, monkeypatch, seconds):
+    monkeypatch.setattr(workers, "SECONDS_BETWEEN_LOOKS", seconds)
     began = time.monotonic()
     with (
         pytest.raises(ResourceError, match=r"a worker was killed by the system \(signal 9\) while reading; "),

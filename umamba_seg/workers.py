@@ -178,6 +178,8 @@ class _CalledAway(BaseException):
 class _Watch:
     """Looks at the children of this process, and calls the main thread away some time after one has died.
 
+    It notes children as they start: between two looks one may come and go.
+
     Attributes:
         exit_code: Of the first that died; None as long as none has.
         fullest: How full memory was.
@@ -188,8 +190,12 @@ class _Watch:
         self.fullest = memory_in_use()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
+        self._children: list[BaseProcess] = []
 
     def __enter__(self) -> None:
+        self._children = multiprocessing.active_children()
+        self._start_before = BaseProcess.start
+        BaseProcess.start = lambda child: self._note(child)  # type: ignore[assignment, method-assign]
         # SIGINT would not do: what nohup starts in the background does not hear it
         self._handler_before = signal.signal(signal.SIGUSR1, self._leave) or signal.SIG_DFL
         self._thread.start()
@@ -199,22 +205,26 @@ class _Watch:
             self._is_over.set()
             self._thread.join()
         finally:
+            BaseProcess.start = self._start_before  # type: ignore[method-assign]
             signal.signal(signal.SIGUSR1, self._handler_before)
+
+    def _note(self, child: BaseProcess) -> None:
+        self._start_before(child)
+        self._children.append(child)
 
     def _leave(self, *_: object) -> None:
         if self.exit_code is not None:
             raise _CalledAway
 
     def _look(self) -> None:
-        memory, known, is_over = MemoryWatch(), set[BaseProcess](), False
+        memory, is_over = MemoryWatch(), False
         while not is_over and self.exit_code is None:
             is_over = self._is_over.wait(SECONDS_BETWEEN_LOOKS)
             memory.look()
             self.fullest = memory.fullest()
-            known |= set(multiprocessing.active_children())
+            codes = [child.exitcode for child in self._children]
             # a pool ends its workers by SIGTERM
-            codes = (child.exitcode for child in known if child.exitcode not in (None, 0, -signal.SIGTERM))
-            self.exit_code = next(codes, None)
+            self.exit_code = next((code for code in codes if code not in (None, 0, -signal.SIGTERM)), None)
         while not self._is_over.wait(SECONDS_FOR_THE_HOST):  # which notices some deaths by itself
             if ident := threading.main_thread().ident:  # again and again: the dead may have a lock that a pool needs
                 signal.pthread_kill(ident, signal.SIGUSR1)  # which ends waiting for a lock
