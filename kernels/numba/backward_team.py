@@ -12,6 +12,7 @@ from umamba_seg.kernels.numba.backward import add_own_products, add_products, ad
 from umamba_seg.kernels.numba.blocks import (
     block_of,
     fetch_coefficients,
+    fetch_dots,
     has_dots,
     load_states,
     put_coefficients,
@@ -19,13 +20,13 @@ from umamba_seg.kernels.numba.blocks import (
     store_states,
 )
 from umamba_seg.kernels.numba.frame import DDELTA, DELTA, DU, DZ, GRAD_Y, OWN, ROW, TILE, TILE_BYTES, U, Z
-from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, SHARE
+from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, SHARE, BackwardSlot, backward_slot
 from umamba_seg.kernels.numba.team import (
     add_shares,
     end_round,
     hand_out,
     owns,
-    slot_of,
+    slots_in_ring,
     wait_for_shares,
     wait_for_slot,
     wait_for_tile,
@@ -33,7 +34,6 @@ from umamba_seg.kernels.numba.team import (
 from umamba_seg.kernels.numba.tiles import (
     called_with,
     copy,
-    dot_rows,
     number_tokens,
     options_of,
     piece_bounds,
@@ -87,6 +87,9 @@ class Member(NamedTuple):
     ring: int
 
 
+slot_of = slots_in_ring(BackwardSlot, backward_slot)
+
+
 @cache
 def source(chunk: int, is_exact: bool) -> Any:
     """The kernel of a member, where one thread does chunks of so many states."""
@@ -98,18 +101,15 @@ def source(chunk: int, is_exact: bool) -> Any:
     step_back = retreat_exactly if is_exact else retreat
     enter, leave = ends_of_a_tile(chunk, is_exact)
 
-    @called_with(9)
-    def cross(frame, scratch, batch, item, block_number, tile, steps, carried, slot):
+    @called_with(8)
+    def cross(frame, scratch, batch, item, block_number, tile, steps, carried):
         """The recurrence of the member's states, forward once more from those in `before`, and back."""
         sizes, rows, sums = sizes_of(frame), rows_of(frame), sums_of(frame)
         me = Member(*load_ints(item, 13))
         group, block, own = me.group, block_of(sizes, me.group, block_number), splat(0.0)
         if options_of(frame).mode != OWN:
             own = splat(1.0)
-        s, shares = laid_out(scratch, chunk, sizes.chunks, 1, 0), sizes.chunks * of_a_chunk
-        dt, x, inner = slot, slot + TILE_BYTES, slot + 2 * TILE_BYTES
-        y = slot + 3 * TILE_BYTES
-        gx, gdt = y + shares * TILE_BYTES, y + 2 * shares * TILE_BYTES
+        s, slot = laid_out(scratch, chunk, sizes.chunks, 1, 0), slot_of(me.ring, sizes.chunks * of_a_chunk, tile)
         prepares, finishes = owns(tile + AHEAD + 1, me.member, me.members), owns(tile - BEHIND, me.member, me.members)
         first, tokens = block.first, s.tokens
         to_prepare = (
@@ -132,11 +132,9 @@ def source(chunk: int, is_exact: bool) -> Any:
                 at, inner_at = t * ROW, t * share_bytes
                 if prepares and k == me.first_share:
                     prefetch_rows(to_prepare, load_int(tokens + 8 * t), t)
-                h, read = step(
-                    h, a, inverse, load(dt + at), load(x + at), load(x + at), bc + t * pitch, own,
-                    s.decays + inner_at, s.kept + inner_at,
-                )  # fmt: skip
-                store(y + k * TILE_BYTES + at, read)
+                dt, x = load(slot.dt + at), load(slot.x + at)
+                h, read = step(h, a, inverse, dt, x, x, bc + t * pitch, own, s.decays + inner_at, s.kept + inner_at)
+                store(slot.y + k * TILE_BYTES + at, read)
 
             carry, grad_a = load_tuple(carried + of_share, SHARE), mul(a, splat(0.0))
             for from_end in range(steps):
@@ -144,12 +142,13 @@ def source(chunk: int, is_exact: bool) -> Any:
                 at, inner_at = t * ROW, t * share_bytes
                 if finishes and k == me.first_share:
                     prefetch_rows(to_finish, load_int(tokens + 8 * t), t)
+                inner, dt, x = load(slot.inner + at), load(slot.dt + at), load(slot.x + at)
                 carry, grad_a, for_x, for_dt = step_back(
-                    carry, grad_a, a, inverse, load(inner + at), load(dt + at), load(x + at), load(x + at),
-                    bc + t * pitch, own, s.decays + inner_at, s.kept + inner_at, s.grads + k * tile_pitch + t * pitch,
+                    carry, grad_a, a, inverse, inner, dt, x, x, bc + t * pitch, own, s.decays + inner_at,
+                    s.kept + inner_at, s.grads + k * tile_pitch + t * pitch,
                 )  # fmt: skip
-                store(gx + k * TILE_BYTES + at, for_x)
-                store(gdt + k * TILE_BYTES + at, for_dt)
+                store(slot.gx + k * TILE_BYTES + at, for_x)
+                store(slot.gdt + k * TILE_BYTES + at, for_dt)
             store_tuple(carried + of_share, carry)
             grad_rates = sums.grad_rates + me.run * all_rows(sizes) * sizes.chunks * chunk + of_rates
             store_tuple(grad_rates, add(load_tuple(grad_rates, SHARE), grad_a))
@@ -182,9 +181,9 @@ def source(chunk: int, is_exact: bool) -> Any:
                 zero(totals, 3)
                 u, u_by, _, _, _, _ = enter(frame, s.end, batch, group, number, totals, steps, spacing)
                 wait_for_slot(ring, members, turn)
-                slot = slot_of(ring, shares, 3, 3, turn)
+                slot = slot_of(ring, shares, turn)
                 hand_out(slot, ends, u, u_by, is_exact, steps)
-                copy(slot + 2 * TILE_BYTES, ends.inner, ROW, steps)
+                copy(slot.inner, ends.inner, ROW, steps)
 
             tile = turn - AHEAD
             if tile >= 0 and tile < tiles:
@@ -203,10 +202,10 @@ def source(chunk: int, is_exact: bool) -> Any:
                     zero(s.products, TILE)
                 load_states(s.before, before, SHARE, first_share, last_share, sizes, block)
                 wait_for_tile(ring, members, tile)
-                slot = slot_of(ring, shares, 3, 3, tile)
-                cross(frame, scratch, batch, told, number, tile, steps, carried, slot)
+                slot = slot_of(ring, shares, tile)
+                cross(frame, scratch, batch, told, number, tile, steps, carried)
                 if has_dots(mode, is_exact):
-                    add_products(s.products, slot + 2 * TILE_BYTES, slot + TILE_BYTES, steps)
+                    add_products(s.products, slot.inner, slot.x, steps)
                 if i == blocks - 1:
                     if has_dots(mode, is_exact):
                         add_own_products(s, s.grads, SHARE, first_share, last_share, steps)
@@ -221,22 +220,20 @@ def source(chunk: int, is_exact: bool) -> Any:
                 steps, block, tokens = least(TILE, end - t0), block_of(sizes, group, number), ends.tokens
                 spacing = number_tokens(tokens, frame, batch, t0, steps)
                 if has_dots(mode, is_exact):
-                    fetch_coefficients(ends.packed, chunk, 0, chunks, sizes, frame, batch, group, tokens, steps)
-                    dot_rows(ends.dots, ends.products, ends.packed, 8 * chunk, chunk, chunks, steps)
+                    fetch_dots(ends, chunk, sizes, frame, batch, group, steps)
                 u, u_by = place(ends.u, frame + U, batch, group, block.first, block.lanes, tokens, steps, spacing)
                 g, g_by = place(ends.g, frame + GRAD_Y, batch, group, block.first, block.lanes, tokens, steps, spacing)
                 z, z_by = u, u_by
                 if load_int(frame + Z) != 0:
                     z, z_by = place(ends.z, frame + Z, batch, group, block.first, block.lanes, tokens, steps, spacing)
                 wait_for_shares(ring, members, tile)
-                slot = slot_of(ring, shares, 3, 3, tile)
-                copy(ends.dt, slot, ROW, steps)
-                copy(ends.x, slot + TILE_BYTES, ROW, steps)
-                copy(ends.inner, slot + 2 * TILE_BYTES, ROW, steps)
-                slot += 3 * TILE_BYTES
-                add_shares(ends.y, slot, shares, of_a_chunk, steps)
-                add_shares(ends.gx, slot + shares * TILE_BYTES, shares, of_a_chunk, steps)
-                add_shares(ends.gdt, slot + 2 * shares * TILE_BYTES, shares, of_a_chunk, steps)
+                slot = slot_of(ring, shares, tile)
+                copy(ends.dt, slot.dt, ROW, steps)
+                copy(ends.x, slot.x, ROW, steps)
+                copy(ends.inner, slot.inner, ROW, steps)
+                add_shares(ends.y, slot.y, shares, of_a_chunk, steps)
+                add_shares(ends.gx, slot.gx, shares, of_a_chunk, steps)
+                add_shares(ends.gdt, slot.gdt, shares, of_a_chunk, steps)
                 totals = me.totals + tile * 3 * ROW
                 leave(
                     frame, s.end, batch, group, number, totals + ROW, totals + 2 * ROW, steps, spacing, u, u_by, g,

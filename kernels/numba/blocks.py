@@ -7,7 +7,7 @@ is told how many states a chunk has, the first chunk that it is for, and the one
 from typing import NamedTuple
 
 from umamba_seg.kernels.numba.frame import DB, DC, LANES, OWN, ROW, TILE, B, C
-from umamba_seg.kernels.numba.tiles import fetch, inline, put, zero
+from umamba_seg.kernels.numba.tiles import dot_rows, fetch, inline, put, zero
 from umamba_seg.kernels.numba.words import least, load_state, load_tuple, store_state, store_tuple
 
 
@@ -47,6 +47,13 @@ def fetch_coefficients(packed, chunk, first, last, sizes, frame, batch, group, t
         n, to = least(chunk, sizes.states - n0), packed + k * TILE * pitch
         fetch(to, pitch, chunk, frame + B, batch, group, n0, n, tokens, steps)
         fetch(to + 4 * chunk, pitch, chunk, frame + C, batch, group, n0, n, tokens, steps)
+
+
+@inline
+def fetch_dots(s, chunk, sizes, frame, batch, group, steps):
+    """C * B of each token of a tile; B and C stay there."""
+    fetch_coefficients(s.packed, chunk, 0, sizes.chunks, sizes, frame, batch, group, s.tokens, steps)
+    dot_rows(s.dots, s.products, s.packed, 8 * chunk, chunk, sizes.chunks, steps)
 
 
 @inline

@@ -3,16 +3,24 @@
 from functools import cache
 from typing import Any, NamedTuple
 
-from umamba_seg.kernels.numba.blocks import block_of, fetch_coefficients, has_dots, load_states, states_at, store_states
+from umamba_seg.kernels.numba.blocks import (
+    block_of,
+    fetch_coefficients,
+    fetch_dots,
+    has_dots,
+    load_states,
+    states_at,
+    store_states,
+)
 from umamba_seg.kernels.numba.forward import ends_of_a_tile, laid_out
 from umamba_seg.kernels.numba.frame import DELTA, OWN, ROW, TILE, TILE_BYTES, U, Y, Z
-from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, SHARE
+from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, SHARE, ForwardSlot, forward_slot
 from umamba_seg.kernels.numba.team import (
     add_shares,
     end_round,
     hand_out,
     owns,
-    slot_of,
+    slots_in_ring,
     wait_for_shares,
     wait_for_slot,
     wait_for_tile,
@@ -20,7 +28,6 @@ from umamba_seg.kernels.numba.team import (
 from umamba_seg.kernels.numba.tiles import (
     called_with,
     copy,
-    dot_rows,
     number_tokens,
     options_of,
     piece_bounds,
@@ -60,6 +67,9 @@ class Member(NamedTuple):
     ring: int
 
 
+slot_of = slots_in_ring(ForwardSlot, forward_slot)
+
+
 @cache
 def source(chunk: int, is_exact: bool) -> Any:
     """The kernel of a member, where one thread does chunks of so many states."""
@@ -69,14 +79,14 @@ def source(chunk: int, is_exact: bool) -> Any:
     step = advance_exactly if is_exact else advance
     enter, leave = ends_of_a_tile(chunk, is_exact)
 
-    @called_with(7)
-    def cross(frame, scratch, batch, item, tile, steps, slot):
+    @called_with(6)
+    def cross(frame, scratch, batch, item, tile, steps):
         """The recurrence of the member's states, and what C reads of them."""
         sizes, rows, me = sizes_of(frame), rows_of(frame), Member(*load_ints(item, 8))
         s, block, own = laid_out(scratch, chunk, sizes.chunks, 1), block_of(sizes, me.group, me.number), splat(0.0)
         if options_of(frame).mode != OWN:
             own = splat(1.0)
-        dt, x, y = slot, slot + TILE_BYTES, slot + 2 * TILE_BYTES
+        slot = slot_of(me.ring, sizes.chunks * of_a_chunk, tile)
         group, first, tokens = me.group, block.first, s.tokens
         prepares, finishes = owns(tile + AHEAD + 1, me.member, me.members), owns(tile - BEHIND, me.member, me.members)
         to_prepare = (
@@ -99,8 +109,9 @@ def source(chunk: int, is_exact: bool) -> Any:
                         prefetch_rows(to_prepare, load_int(tokens + 8 * t), t)
                     if finishes:
                         prefetch_rows(to_finish, load_int(tokens + 8 * t), t)
-                h, read = step(h, a, inverse, load(dt + at), load(x + at), load(x + at), bc + t * pitch, own)
-                store(y + k * TILE_BYTES + at, read)
+                dt, x = load(slot.dt + at), load(slot.x + at)
+                h, read = step(h, a, inverse, dt, x, x, bc + t * pitch, own)
+                store(slot.y + k * TILE_BYTES + at, read)
             store_tuple(states, h)
 
     def forward_team(frame, item, scratch):
@@ -124,8 +135,7 @@ def source(chunk: int, is_exact: bool) -> Any:
                 spacing = number_tokens(ends.tokens, frame, batch, t0, steps)
                 u, u_by, _, _ = enter(frame, s.end, batch, group, number, steps, spacing, 0)
                 wait_for_slot(ring, members, turn)
-                slot = slot_of(ring, shares, 2, 1, turn)
-                hand_out(slot, ends, u, u_by, is_exact, steps)
+                hand_out(slot_of(ring, shares, turn), ends, u, u_by, is_exact, steps)
 
             tile = turn - AHEAD
             if tile >= 0 and tile < tiles:
@@ -139,7 +149,7 @@ def source(chunk: int, is_exact: bool) -> Any:
                     s.packed, SHARE, first_share, last_share, sizes, frame, batch, group, s.tokens, steps
                 )
                 wait_for_tile(ring, members, tile)
-                cross(frame, scratch, batch, item, tile, steps, slot_of(ring, shares, 2, 1, tile))
+                cross(frame, scratch, batch, item, tile, steps)
 
             tile = turn - AHEAD - BEHIND
             if owns(tile, member, members):
@@ -147,16 +157,15 @@ def source(chunk: int, is_exact: bool) -> Any:
                 steps = least(TILE, end - t0)
                 spacing = number_tokens(tokens, frame, batch, t0, steps)
                 if has_dots(mode, is_exact):
-                    fetch_coefficients(ends.packed, chunk, 0, chunks, sizes, frame, batch, group, tokens, steps)
-                    dot_rows(ends.dots, ends.products, ends.packed, 8 * chunk, chunk, chunks, steps)
+                    fetch_dots(ends, chunk, sizes, frame, batch, group, steps)
                 u, u_by = place(ends.u, frame + U, batch, group, block.first, block.lanes, tokens, steps, spacing)
                 z, z_by = u, u_by
                 if load_int(frame + Z) != 0:
                     z, z_by = place(ends.z, frame + Z, batch, group, block.first, block.lanes, tokens, steps, spacing)
                 wait_for_shares(ring, members, tile)
-                slot = slot_of(ring, shares, 2, 1, tile)
-                copy(ends.x, slot + TILE_BYTES, ROW, steps)
-                add_shares(ends.y, slot + 2 * TILE_BYTES, shares, of_a_chunk, steps)
+                slot = slot_of(ring, shares, tile)
+                copy(ends.x, slot.x, ROW, steps)
+                add_shares(ends.y, slot.y, shares, of_a_chunk, steps)
                 leave(frame, s.end, batch, group, number, ends.carries, steps, spacing, u, u_by, z, z_by)
             end_round(ring, member, turn)
 

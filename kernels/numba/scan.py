@@ -16,7 +16,13 @@ from umamba_seg.kernels.numba import memory, work
 from umamba_seg.kernels.numba.frame import LANES
 from umamba_seg.kernels.numba.library import kernel
 from umamba_seg.kernels.numba.routes import order_numbers
-from umamba_seg.kernels.numba.scratch import backward_scratch, forward_scratch, pair_scratch
+from umamba_seg.kernels.numba.scratch import (
+    backward_scratch,
+    backward_slot,
+    forward_scratch,
+    forward_slot,
+    pair_scratch,
+)
 from umamba_seg.kernels.problem import CHECKPOINT_STEP, Scan, slots
 from umamba_seg.kernels.routes import Order
 
@@ -104,7 +110,7 @@ def _walk(given: "_Given", route: "_Route", order: Order) -> None:
         work.run(kernel("forward", given.chunk, exact), route.frame(), items, scratch, threads)
     else:
         blocks = [(sequence, group, block) for sequence, _, group, _, block, _ in items]
-        teams = work.Teams(blocks, members, given.chunks * given.chunk, prepared=2, sums=1)
+        teams = work.Teams(blocks, members, given.chunks * given.chunk, forward_slot)
         scratch = 2 * forward_scratch(0, given.chunk, given.chunks, 1).end
         member = kernel("forward_team", given.chunk, exact)
         work.run(member, route.frame(), teams.items, scratch, len(teams.items), teams)
@@ -157,7 +163,7 @@ def _walk_back(
             (sequence, group, *parts[part], run, *to, kept.data_ptr())
             for ((run, (sequence, _)), (group, _), (_, (part, _))), to, kept in zip(cut, sums, totals, strict=True)
         ]
-        teams = work.Teams(blocks, members, given.chunks * given.chunk, prepared=3, sums=3)
+        teams = work.Teams(blocks, members, given.chunks * given.chunk, backward_slot)
         scratch = 2 * backward_scratch(0, given.chunk, given.chunks, 1, most).end
         member = kernel("backward_team", given.chunk, exact)
         work.run(member, route.frame(), teams.items, scratch, len(teams.items), teams)

@@ -50,9 +50,38 @@ def ring_head(shares: int) -> int:
     return -(-shares * PROGRESS // PAGE) * PAGE
 
 
-def slot_bytes(shares: int, prepared: int, sums: int) -> int:
-    """Bytes of a tile in a ring: what is prepared of it, [token][lane] each, then [sum][share][token][lane]."""
-    return (prepared + sums * shares) * TILE_BYTES
+class ForwardSlot(NamedTuple):
+    """A tile in a ring: what is prepared of it, [token][lane] each, then what C reads, [share][token][lane]."""
+
+    dt: int
+    x: int
+    y: int
+    end: int
+
+
+def forward_slot(at: int, shares: int) -> ForwardSlot:
+    """With so many shares of the sum."""
+    y = at + 2 * TILE_BYTES
+    return ForwardSlot(at, at + TILE_BYTES, y, y + shares * TILE_BYTES)
+
+
+class BackwardSlot(NamedTuple):
+    """A tile in a ring: what is prepared of it, [token][lane] each, then the sums, [share][token][lane] each."""
+
+    dt: int
+    x: int
+    inner: int
+    y: int
+    gx: int
+    gdt: int
+    end: int
+
+
+def backward_slot(at: int, shares: int) -> BackwardSlot:
+    """With so many shares of each sum."""
+    y, of_a_sum = at + 3 * TILE_BYTES, shares * TILE_BYTES
+    prepared, sums = (at, at + TILE_BYTES, at + 2 * TILE_BYTES), (y, y + of_a_sum, y + 2 * of_a_sum)
+    return BackwardSlot(*prepared, *sums, y + 3 * of_a_sum)
 
 
 class PairScratch(NamedTuple):

@@ -12,15 +12,17 @@ Members wait only for rounds before the one they are in, so all of them end, as 
 between give them time. Sums go in the order in which one thread would add: the bits are the same.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from numba import types
 
 from umamba_seg.kernels.numba.frame import ROW, TILE_BYTES
-from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, PROGRESS, SLOTS, ring_head, slot_bytes
+from umamba_seg.kernels.numba.scratch import AHEAD, BEHIND, PROGRESS, SLOTS, ring_head
 from umamba_seg.kernels.numba.tiles import called_with, copy, inline
-from umamba_seg.kernels.numba.words import add, give_way, load, load_rows, look, publish, store, total
+from umamba_seg.kernels.numba.words import add, give_way, load, load_rows, look, named, publish, store, total
 
 head_of = called_with(1, types.int64)(ring_head)
-bytes_of_a_slot = called_with(3, types.int64)(slot_bytes)
 
 
 @inline
@@ -29,20 +31,25 @@ def owns(tile, member, members):
     return tile >= 0 and tile % members == member
 
 
-@inline
-def slot_of(ring, shares, prepared, sums, tile):
-    """Where a tile is in the ring, see `slot_bytes`."""
-    return ring + head_of(shares) + tile % SLOTS * bytes_of_a_slot(shares, prepared, sums)
+def slots_in_ring(kind: type, layout: Callable[[int, int], Any]) -> Any:
+    """The function that tells where a tile is in a ring, for slots of this kind: see `scratch`."""
+    slot_at = called_with(2, named(kind))(layout)
+
+    @inline
+    def slot_of(ring, shares, tile):
+        return slot_at(ring + head_of(shares) + tile % SLOTS * slot_at(0, shares).end, shares)
+
+    return slot_of
 
 
 @inline
 def hand_out(slot, ends, u, u_pitch, is_exact, steps):
     """What all recurrences read, into a slot: dt, and x or, where the input enters exactly, u."""
-    copy(slot, ends.dt, ROW, steps)
+    copy(slot.dt, ends.dt, ROW, steps)
     if is_exact:
-        copy(slot + TILE_BYTES, u, u_pitch, steps)
+        copy(slot.x, u, u_pitch, steps)
     else:
-        copy(slot + TILE_BYTES, ends.x, ROW, steps)
+        copy(slot.x, ends.x, ROW, steps)
 
 
 @called_with(2)

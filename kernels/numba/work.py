@@ -7,13 +7,13 @@ import ctypes
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
 
 from umamba_seg.kernels.numba.compiler import Kernel
-from umamba_seg.kernels.numba.scratch import CHUNKS, PAGE, PROGRESS, SHARE, SLOTS, ring_head, slot_bytes
+from umamba_seg.kernels.numba.scratch import CHUNKS, PAGE, PROGRESS, SHARE, SLOTS, BackwardSlot, ForwardSlot, ring_head
 from umamba_seg.kernels.problem import Scan
 
 UPDATES_OF_A_THREAD = 2**20  # states times tokens, a third of a millisecond; a thread is started in a tenth of that
@@ -22,6 +22,7 @@ MOST_PARTS = 8
 LEAST_MEMBERS = 3  # of a team: what they tell each other takes half of what a second one saves
 
 Span = tuple[int, int]
+Slot = Callable[[int, int], ForwardSlot | BackwardSlot]
 
 
 def chunk_of(states: int, most: int) -> int:
@@ -89,13 +90,12 @@ class Teams:
         blocks: What each team does: numbers that its members are told first.
         members: How many each has.
         states: How many they share out.
-        prepared: How much of a tile they prepare for each other.
-        sums: Of how many sums over the states they have shares.
+        slot: Where things lie in a slot of the ring.
     """
 
-    def __init__(self, blocks: Sequence[tuple[int, ...]], members: int, states: int, prepared: int, sums: int) -> None:
+    def __init__(self, blocks: Sequence[tuple[int, ...]], members: int, states: int, slot: Slot) -> None:
         shares = states // SHARE
-        size = ring_head(shares) + SLOTS * slot_bytes(shares, prepared, sums)
+        size = ring_head(shares) + SLOTS * slot(0, shares).end
         memory = torch.empty(len(blocks) * size + PAGE, dtype=torch.uint8)
         rings = memory[-memory.data_ptr() % PAGE :][: len(blocks) * size].view(len(blocks), size)
         self._progress = rings[:, : shares * PROGRESS].zero_()
