@@ -98,7 +98,8 @@ def _reach(out: Output, name: str, size: str, spacing: str | None, channels: int
     torch.manual_seed(0)
     mixer = create(name, channels, spatial_dims=len(extents), place=Place(spacing=edges))
     if mixer is None:
-        raise UsageError(f"mixer {name!r} is no layer and sees nothing", where="--reach", code="no-mixer")
+        how = ["`umamba networks` names the mixers"]
+        raise UsageError(f"mixer {name!r} is no layer and sees nothing", where="--reach", how=how, code="no-mixer")
     found = measure(mixer, channels, extents, spacing=edges)
     table = Table("direction", "1 % at, mm", "0.1 % at, mm", "beyond a moved row", box=None, pad_edge=False)
     for direction, beyond in found.blocks.items():
